@@ -1,0 +1,1 @@
+"""The story of one picture: the request, the run, the result."""

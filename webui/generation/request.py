@@ -1,0 +1,153 @@
+"""A generation request: a value that says everything about the pictures to make.
+
+The task is the type of `init`: None is txt2img, Img2Img and Inpaint carry what they need. A request that exists is
+valid; validation happens when it is built and names the field.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from PIL import Image
+
+from webui.errors import InvalidRequest
+from webui.pipeline.samplers import SAMPLERS, find_sampler
+from webui.pipeline.schedules import SCHEDULES, find_schedule
+
+MaskedContent = Literal["fill", "original", "latent noise", "latent nothing"]
+MaskArea = Literal["whole", "masked"]
+ResizeMode = Literal["stretch", "crop", "fill"]
+ImageFormat = Literal["png", "jpeg", "webp"]
+
+MAX_SIDE_PX = 4096
+MAX_STEPS = 150
+MAX_BATCHES = 1000
+MAX_BATCH_SIZE = 16
+MAX_SEED = 2**32 - 1
+"""Largest seed; picture k of a job uses seed + k, modulo 2**32."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How the denoise loop runs. `sampler` and `schedule` are labels of the tables in `pipeline`."""
+
+    sampler: str = "Euler a"
+    schedule: str = "Automatic"
+    num_inference_steps: int = 20
+    guidance_scale: float = 7.0
+    eta: float | None = None
+    """Amount of fresh noise of ancestral samplers and DDIM; None is the sampler's own default."""
+
+    def __post_init__(self) -> None:
+        find_sampler(self.sampler)
+        find_schedule(self.schedule)
+        _check_range("num_inference_steps", self.num_inference_steps, 1, MAX_STEPS)
+        _check_range("guidance_scale", self.guidance_scale, 0.0, 50.0)
+        if self.eta is not None:
+            _check_range("eta", self.eta, 0.0, 1.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaskSpec:
+    """`image` is mode "L" in the size of the picture it masks; 255 is where something new is painted."""
+
+    image: Image.Image
+    blur_px: int = 4
+    inverted: bool = False
+    area: MaskArea = "whole"
+    padding_px: int = 32
+    content: MaskedContent = "original"
+
+    def __post_init__(self) -> None:
+        _check_range("blur_px", self.blur_px, 0, 64)
+        _check_range("padding_px", self.padding_px, 0, 256)
+        _check_choice("content", self.content, get_args(MaskedContent))
+        _check_choice("area", self.area, get_args(MaskArea))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Img2Img:
+    """`image` is RGB, upright, in sRGB; `strength` 0 gives it back unchanged, 1 ignores it."""
+
+    image: Image.Image
+    strength: float = 0.75
+    resize_mode: ResizeMode = "stretch"
+
+    def __post_init__(self) -> None:
+        _check_range("strength", self.strength, 0.0, 1.0)
+        _check_choice("resize_mode", self.resize_mode, get_args(ResizeMode))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inpaint:
+    """As Img2Img, but only where `mask` is white; elsewhere the pixels stay as they are."""
+
+    image: Image.Image
+    mask: MaskSpec
+    strength: float = 0.75
+    resize_mode: ResizeMode = "stretch"
+
+    def __post_init__(self) -> None:
+        _check_range("strength", self.strength, 0.0, 1.0)
+        _check_choice("resize_mode", self.resize_mode, get_args(ResizeMode))
+        if self.mask.image.size != self.image.size:
+            raise InvalidRequest(
+                "mask",
+                f"The mask is {_size(self.mask.image)}, but the picture is {_size(self.image)}.",
+                hint="Use a mask of the picture's own size.",
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationRequest:
+    """Everything about `num_batches * batch_size` pictures. `seed` None is drawn when the job is submitted."""
+
+    checkpoint: str
+    prompt: str = ""
+    negative_prompt: str = ""
+    width: int = 512
+    height: int = 512
+    num_batches: int = 1
+    batch_size: int = 1
+    seed: int | None = None
+    clip_skip: int = 0
+    """Text encoder layers left out at the end; the field's "Clip skip 2" is 1 here."""
+    sampling: Sampling = field(default_factory=Sampling)
+    init: Img2Img | Inpaint | None = None
+    image_format: ImageFormat = "png"
+
+    def __post_init__(self) -> None:
+        for name, value in (("width", self.width), ("height", self.height)):
+            _check_range(name, value, 64, MAX_SIDE_PX)
+            if value % 8:
+                raise InvalidRequest(
+                    name,
+                    f"{name.capitalize()} {value} is not a multiple of 8.",
+                    hint=f"Use {value // 8 * 8} or {value // 8 * 8 + 8}.",
+                )
+        _check_range("num_batches", self.num_batches, 1, MAX_BATCHES)
+        _check_range("batch_size", self.batch_size, 1, MAX_BATCH_SIZE)
+        _check_range("clip_skip", self.clip_skip, 0, 11)
+        if self.seed is not None:
+            _check_range("seed", self.seed, 0, MAX_SEED)
+        _check_choice("image_format", self.image_format, get_args(ImageFormat))
+
+    @property
+    def num_images(self) -> int:
+        return self.num_batches * self.batch_size
+
+
+def _check_range(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise InvalidRequest(name, f"{name} is {value}, outside {low} to {high}.", hint=f"Use {low} to {high}.")
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise InvalidRequest(name, f"{name} is '{value}'.", hint=f"Use one of: {', '.join(choices)}.")
+
+
+def _size(image: Image.Image) -> str:
+    return f"{image.width} x {image.height}"
+
+
+__all__ = ["SAMPLERS", "SCHEDULES", "GenerationRequest", "ImageFormat", "Img2Img", "Inpaint", "MaskSpec", "Sampling"]

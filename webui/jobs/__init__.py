@@ -1,0 +1,1 @@
+"""A durable queue and the one worker that owns the device. Knows nothing of images."""

@@ -1,0 +1,1 @@
+"""Owns torch and the device: loading checkpoints, encoding text, sampling, decoding."""

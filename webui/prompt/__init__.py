@@ -1,0 +1,1 @@
+"""Prompt text in, values out. Never imports torch."""

@@ -1,0 +1,81 @@
+"""What differs per machine, frozen. What changes per picture is a field of the request.
+
+Priority: command line, `WEBUI_*` environment variables, `webui.toml` in the data directory, defaults.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from webui.errors import InvalidRequest
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+class Settings(BaseSettings):
+    """Frozen settings of one running program."""
+
+    model_config = SettingsConfigDict(env_prefix="WEBUI_", frozen=True, extra="forbid")
+
+    host: str = Field(default="127.0.0.1", description="Address to serve on.")
+    port: int = Field(default=7860, ge=0, le=65535, description="Port to serve on; 0 takes a free one.")
+    data_dir: Path = Field(default=CHECKOUT, description="Models, outputs, database and settings live beneath it.")
+    browser: bool = Field(default=True, description="Open the page in the browser at the start.")
+    user: str = Field(default="", description="Name to log in with; empty: no login.")
+    password: SecretStr = Field(default=SecretStr(""), description="Password that belongs to `user`.")
+    image_format: Literal["png", "jpeg", "webp"] = Field(default="png", description="Format of saved pictures.")
+    compile: bool = Field(default=True, description="Compile large models in the background and swap them in.")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(default="auto", description="Where models run.")
+    dtype: Literal["auto", "fp32", "fp16", "bf16"] = Field(default="auto", description="Precision of the networks.")
+    max_image_pixels: int = Field(default=64_000_000, gt=0, description="Largest picture that may be opened.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        given = {**env_settings(), **init_settings()}
+        toml = Path(str(given.get("data_dir", CHECKOUT))).expanduser() / "webui.toml"
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml)
+
+    @property
+    def models_dir(self) -> Path:
+        return self.data_dir / "models"
+
+    @property
+    def outputs_dir(self) -> Path:
+        return self.data_dir / "outputs"
+
+    @property
+    def inputs_dir(self) -> Path:
+        """Pictures and masks of queued jobs, by content hash."""
+        return self.data_dir / "inputs"
+
+    @property
+    def cache_dir(self) -> Path:
+        return self.data_dir / "cache"
+
+    @property
+    def database(self) -> Path:
+        return self.data_dir / "webui.db"
+
+
+def load_settings(**given: Any) -> Settings:
+    """Settings with `given` (the command line) on top. Raises InvalidRequest that names the setting and its source."""
+    try:
+        settings = Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"]) or "webui.toml"
+        raise InvalidRequest(
+            name,
+            f"Setting '{name}' cannot be {first.get('input')!r}: {first['msg']}.",
+            hint="It comes from the command line, a WEBUI_* environment variable or webui.toml.",
+        ) from error
+    return settings.model_copy(update={"data_dir": settings.data_dir.expanduser().resolve()})

@@ -1,0 +1,1 @@
+"""The Gradio front end. The only room that knows Gradio."""
