@@ -77,7 +77,7 @@ class JobDatabase:
         self._path = path
         with contextlib.ExitStack() as undo:
             self._lock = undo.enter_context(contextlib.closing(_lock_for_this_process(path)))
-            with _translated(path, while_opening=True):
+            with _translated(path):
                 self._connection = undo.enter_context(contextlib.closing(_connect(path)))
                 self.epoch = self._prepare()
                 self._prune()
@@ -248,27 +248,26 @@ def _lock_for_this_process(path: Path) -> sqlite3.Connection:
 
 
 @contextlib.contextmanager
-def _translated(path: Path, *, while_opening: bool = False) -> Iterator[None]:
-    """SQLite's errors about the file as StorageErrors; mistakes in our SQL pass through as they are."""
+def _translated(path: Path) -> Iterator[None]:
+    """SQLite's errors about the file as StorageErrors."""
     try:
         yield
+    except sqlite3.ProgrammingError:
+        raise
     except sqlite3.DatabaseError as error:
         code = _primary_code(error)
         if code == sqlite3.SQLITE_FULL:
             raise StorageError(
                 f"The disk that holds {path} is full.", hint="Free some space there, then generate again."
             ) from error
-        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        # SQLITE_ERROR: someone else's table of that name, with other columns.
+        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR):
             raise _damaged(path, str(error)) from error
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise StorageError(
                 f"The job database {path} is in use by another program.", hint="Close that program, then try again."
             ) from error
-        if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
-            raise _unusable(path, str(error)) from error
-        if while_opening and code == sqlite3.SQLITE_ERROR:  # a table of that name, but with other columns
-            raise _damaged(path, str(error)) from error
-        raise
+        raise _unusable(path, str(error)) from error
 
 
 def _primary_code(error: sqlite3.Error) -> int:

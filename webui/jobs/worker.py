@@ -60,7 +60,7 @@ class Worker:
             stopped_by_us = self._stopping.is_set() and self._queue.put_back(context.job.id)
             return None if stopped_by_us else Cancelled()
         except WebUIError as error:
-            log.warning("Job %s failed: %s", context.job.id, error, exc_info=True)
+            log.warning("Job %s failed: %s", context.job.id, error, exc_info=error.__cause__)
             return Failed(message=error.message, hint=error.hint)
         except BaseException:  # also SystemExit: a library's exit must not end the worker
             error_id = uuid.uuid4().hex[:8].upper()
