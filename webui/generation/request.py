@@ -10,8 +10,8 @@ from typing import Literal, get_args
 from PIL import Image
 
 from webui.errors import InvalidRequest
-from webui.pipeline.samplers import SAMPLERS, find_sampler
-from webui.pipeline.schedules import SCHEDULES, find_schedule
+from webui.pipeline.samplers import find_sampler
+from webui.pipeline.schedules import find_schedule
 
 MaskedContent = Literal["fill", "original", "latent noise", "latent nothing"]
 MaskArea = Literal["whole", "masked"]
@@ -95,6 +95,13 @@ class Inpaint:
                 f"The mask is {_size(self.mask.image)}, but the picture is {_size(self.image)}.",
                 hint="Use a mask of the picture's own size.",
             )
+        low, high = self.mask.image.getextrema()
+        if (low == 255) if self.mask.inverted else (high == 0):
+            raise InvalidRequest(
+                "mask",
+                "The mask is empty: nothing would change.",
+                hint="Paint over what should change, or use img2img.",
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +155,3 @@ def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
 
 def _size(image: Image.Image) -> str:
     return f"{image.width} x {image.height}"
-
-
-__all__ = ["SAMPLERS", "SCHEDULES", "GenerationRequest", "ImageFormat", "Img2Img", "Inpaint", "MaskSpec", "Sampling"]

@@ -3,11 +3,11 @@
 import threading
 
 
-class JobInterrupted(Exception):  # noqa: N818 - a way out, not an error
+class JobInterrupted(Exception):
     """Stop now and keep what is finished."""
 
 
-class ImageSkipped(Exception):  # noqa: N818 - a way out, not an error
+class ImageSkipped(Exception):
     """Leave the present image and go on with the next one."""
 
 

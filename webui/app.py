@@ -1,0 +1,118 @@
+"""The composition root: the only place that builds things and passes them on."""
+
+import importlib
+import logging
+import socket
+import threading
+import webbrowser
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from webui.errors import InvalidRequest, StorageError
+from webui.generation.events import ImageReady
+from webui.images.store import ImageStore
+from webui.jobs.worker import JobContext, Runner, Worker
+from webui.services import GENERATE, Services, models_dirs
+from webui.settings import Settings
+
+if TYPE_CHECKING:
+    from webui.generation.run import Generator
+
+logger = logging.getLogger(__name__)
+
+STOP_TIMEOUT_S = 10.0
+
+
+def build_generator(settings: Settings, store: ImageStore) -> "Generator":
+    """The engine; it saves into `store`. Imports torch, so it is called where the device is used: on the worker, or by the command line."""
+    from webui.generation.run import Generator
+    from webui.pipeline.device import choose_device
+    from webui.pipeline.manager import PipelineManager
+
+    manager = PipelineManager(models_dirs(settings), choose_device(settings.device, settings.dtype))
+    return Generator(manager, store)
+
+
+def build_runners(services: Services) -> Mapping[str, Runner]:
+    """What the worker can run, by kind of job."""
+    generator = build_generator(services.settings, services.outputs)
+
+    def run_generation(context: JobContext) -> None:
+        finished = {event.index: event for event in context.previous if isinstance(event, ImageReady)}
+        request = services.from_payload(context.job.payload)
+        generator.generate(request, report=context.report, cancel=context.cancel, finished=finished)
+
+    return {GENERATE: run_generation}
+
+
+def prepare_data_dir(settings: Settings) -> None:
+    """Makes the folders the program writes to. Raises StorageError if it may not."""
+    for folder in (settings.data_dir, settings.outputs_dir, settings.inputs_dir, settings.models_dir / "checkpoints"):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            probe = folder / ".write-test"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise StorageError(
+                f"The folder {folder} cannot be written to ({error.strerror}).",
+                hint="Choose another one with --data-dir, or change its permissions.",
+            ) from error
+
+
+def serve(settings: Settings) -> None:
+    """Runs the program until it is told to stop. The page answers before torch is imported."""
+    listener = open_port(settings)
+    prepare_data_dir(settings)
+    services = Services(settings)
+    services.discard_unused_inputs()
+    worker = Worker(services.queue, lambda: build_runners(services))
+    worker.start()
+    # Gradio takes a second to import; the command line has no use for it.
+    build_server: Callable[[Services], object] = importlib.import_module("webui.ui.server").build_app
+    server = _Server(uvicorn.Config(build_server(services), log_level="warning", timeout_graceful_shutdown=2))  # type: ignore[arg-type]
+    server.announce = lambda: _announce(settings, listener.getsockname()[1])
+    try:
+        server.run(sockets=[listener])
+    finally:
+        worker.stop(STOP_TIMEOUT_S)
+        services.close()
+
+
+def open_port(settings: Settings) -> socket.socket:
+    """A listening socket. Raises InvalidRequest in one clear line if the port is taken or the address is not ours."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        raise InvalidRequest(
+            "port",
+            f"Cannot serve on {settings.host}:{settings.port} ({error.strerror}).",
+            hint="Another program may be using it: try --port 7861, or --port 0 for any free one.",
+        ) from error
+    return listener
+
+
+class _Server(uvicorn.Server):
+    """Says when it answers."""
+
+    announce: Callable[[], None] = staticmethod(lambda: None)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self.announce()
+
+
+def _announce(settings: Settings, port: int) -> None:
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    shown = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else host
+    url = f"http://{shown}:{port}/"
+    logger.info("Atelier is ready at %s  (Ctrl+C stops it)", url)
+    if settings.browser:
+        threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()

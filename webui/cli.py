@@ -1,0 +1,172 @@
+"""The command line: serve (the default), generate, bench. Importing it imports no torch."""
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import webui
+from webui.errors import WebUIError
+
+PROGRAM = "launch.py"
+
+GENERATE_OPTIONS: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "--checkpoint": ("checkpoint", "name of the checkpoint (default: the starter model)"),
+        "--prompt": ("prompt", "what the picture should show"),
+        "--negative-prompt": ("negative_prompt", "what it should not show"),
+        "--width": ("width", "pixels, a multiple of 8 (default: the checkpoint's own size, or the picture's)"),
+        "--height": ("height", "as --width"),
+        "--batch-count": ("num_batches", "how many batches (1)"),
+        "--batch-size": ("batch_size", "pictures per batch (1)"),
+        "--seed": ("seed", "first seed; random if not given"),
+        "--sampler": ("sampler", 'sampling method ("Euler a")'),
+        "--schedule": ("schedule", "schedule type (Automatic)"),
+        "--steps": ("num_inference_steps", "sampling steps (20)"),
+        "--cfg-scale": ("guidance_scale", "how strictly to follow the prompt (7)"),
+        "--eta": ("eta", "fresh noise per step, for samplers that add some"),
+        "--clip-skip": ("clip_skip", "layers of the text encoder to leave out (0)"),
+        "--strength": ("strength", "denoising strength, 0 keeps the picture, 1 ignores it (0.75)"),
+        "--resize-mode": ("resize_mode", "stretch, crop or fill (stretch)"),
+        "--mask-blur": ("mask_blur_px", "pixels (4)"),
+        "--mask-area": ("mask_area", "whole or masked (whole)"),
+        "--mask-padding": ("mask_padding_px", "pixels around the mask, for --mask-area masked (32)"),
+        "--masked-content": ("mask_content", '"original", "fill", "latent noise" or "latent nothing" (original)'),
+        "--format": ("image_format", "png, jpeg or webp (png)"),
+    }
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns the exit code. Errors of ours are one clear line; Ctrl+C is no error."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    parser = _parser()
+    options = parser.parse_args(_with_default_command(list(sys.argv[1:] if arguments is None else arguments)))
+    try:
+        return int(options.run(options) or 0)
+    except WebUIError as error:
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _with_default_command(arguments: list[str]) -> list[str]:
+    """`serve` where no command is named: `launch.py --port 8000`."""
+    if arguments and (arguments[0] in _COMMANDS or arguments[0] in ("-h", "--help", "--version")):
+        return arguments
+    return ["serve", *arguments]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        description="Atelier: a browser studio for Stable Diffusion.",
+        epilog="Without a command the browser page is served. `launch.py test` runs the tests.",
+    )
+    parser.add_argument("--version", action="version", version=f"Atelier {webui.__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, (summary, add_options) in _COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=summary)
+        _add_common_options(command)
+        add_options(command)
+    return parser
+
+
+def _add_common_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--data-dir", type=Path, help="models, outputs, database and settings live beneath it")
+    command.add_argument("--device", help="auto, cpu, cuda or mps")
+    command.add_argument("--dtype", help="auto, fp32, fp16 or bf16")
+    command.add_argument(
+        "--compile",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="compile large models in the background (on)",
+    )
+
+
+def _settings_of(options: argparse.Namespace, *names: str) -> Any:
+    from webui.settings import load_settings
+
+    common = ("data_dir", "device", "dtype", "compile")
+    return load_settings(**{name: getattr(options, name) for name in (*common, *names)})
+
+
+def _serve_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--host", help="address to serve on (127.0.0.1)")
+    command.add_argument("--port", type=int, help="port to serve on (7860); 0 takes a free one")
+    command.add_argument(
+        "--browser", action=argparse.BooleanOptionalAction, default=None, help="open the page in the browser (on)"
+    )
+    command.set_defaults(run=_serve)
+
+
+def _serve(options: argparse.Namespace) -> None:
+    from webui.app import serve
+
+    serve(_settings_of(options, "host", "port", "browser"))
+
+
+def _generate_options(command: argparse.ArgumentParser) -> None:
+    for option, (field, text) in GENERATE_OPTIONS.items():
+        command.add_argument(option, dest=field, help=text, metavar=option[2:].replace("-", "_").upper())
+    command.add_argument("--init", type=Path, help="picture to start from (img2img)")
+    command.add_argument("--mask", type=Path, help="white where the picture may change (inpaint); needs --init")
+    command.add_argument("--mask-inverted", action="store_true", help="change what the mask leaves out")
+    command.add_argument("--output", type=Path, help="folder for the pictures (default: outputs in the data folder)")
+    command.add_argument("--json", action="store_true", help="print one JSON line per picture")
+    command.set_defaults(run=_generate)
+
+
+def _generate(options: argparse.Namespace) -> None:
+    from webui.app import build_generator, prepare_data_dir
+    from webui.command_generate import CommandReport, request_from_options
+    from webui.images.store import ImageStore
+    from webui.jobs.cancel import CancelToken
+    from webui.services import models_dirs, with_seed
+
+    settings = _settings_of(options)
+    given = {field: getattr(options, field) for field, _ in GENERATE_OPTIONS.values()}
+    request = request_from_options(
+        {key: value for key, value in given.items() if value is not None} | {"mask_inverted": options.mask_inverted},
+        init=options.init,
+        mask=options.mask,
+        models_dirs=models_dirs(settings),
+        max_pixels=settings.max_image_pixels,
+    )
+    if options.output is None:
+        prepare_data_dir(settings)
+    store = ImageStore(options.output or settings.outputs_dir)
+    report = CommandReport(sys.stderr)
+    for ready in build_generator(settings, store).generate(with_seed(request), report=report, cancel=CancelToken()):
+        print(json.dumps({"path": ready.path, "seed": ready.seed}) if options.json else ready.path)
+
+
+def _bench_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--quick", action="store_true", help="the starter model only")
+    command.add_argument("--rounds", type=int, default=3, help="how often each is timed (3)")
+    command.set_defaults(run=_bench)
+
+
+def _bench(options: argparse.Namespace) -> None:
+    benchmarks = Path(__file__).resolve().parent.parent / "tests" / "benchmarks"
+    if not benchmarks.is_dir():
+        raise WebUIError("The benchmarks are not part of an installed package.", hint="Run them from the checkout.")
+    arguments = ["--rounds", str(options.rounds), *(["--quick"] if options.quick else [])]
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, str(benchmarks / "against_diffusers.py"), *arguments])
+
+
+_COMMANDS = MappingProxyType(
+    {
+        "serve": ("serve the browser page (the default)", _serve_options),
+        "generate": ("make pictures without a browser", _generate_options),
+        "bench": ("measure speed side by side with diffusers' own pipelines", _bench_options),
+    }
+)

@@ -1,0 +1,148 @@
+"""How a picture was made, as text: the `parameters` line every tool of the field reads, and back to a form.
+
+Our own JSON beside it holds the same without loss; it is used first. Keys and words are the de-facto standard's.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import webui
+from webui.errors import InvalidRequest
+from webui.generation.parameters import Parameters, parameters_of, parse_parameters
+from webui.generation.request import GenerationRequest, Inpaint
+from webui.images.infotext import Infotext, format_infotext, parse_infotext
+from webui.images.metadata import ImageMetadata
+from webui.pipeline.samplers import find_sampler
+from webui.pipeline.schedules import SCHEDULES, find_schedule
+
+RESIZE_WORDS = MappingProxyType({"stretch": "Just resize", "crop": "Crop and resize", "fill": "Resize and fill"})
+
+
+def metadata_of(request: GenerationRequest, *, seed: int, size: tuple[int, int]) -> ImageMetadata:
+    """Metadata of one picture of `request`: made with `seed`, and `size` pixels wide and high when saved."""
+    single = parameters_of(request).model_copy(update={"seed": seed, "num_batches": 1, "batch_size": 1})
+    return ImageMetadata(
+        infotext=format_infotext(_infotext_of(request, seed, size)),
+        request_json=single.model_dump_json(),
+    )
+
+
+def _infotext_of(request: GenerationRequest, seed: int, size: tuple[int, int]) -> Infotext:
+    sampling = request.sampling
+    fields = {
+        "Steps": str(sampling.num_inference_steps),
+        "Sampler": sampling.sampler,
+        "Schedule type": sampling.schedule,
+        "CFG scale": f"{sampling.guidance_scale:g}",
+        "Seed": str(seed),
+        "Size": f"{request.width}x{request.height}",
+        "Model": request.checkpoint,
+    }
+    if request.init is not None:
+        fields["Denoising strength"] = f"{request.init.strength:g}"
+        fields["Resize mode"] = RESIZE_WORDS[request.init.resize_mode]
+    if request.clip_skip:
+        fields["Clip skip"] = str(request.clip_skip + 1)
+    if sampling.eta is not None:
+        fields["Eta"] = f"{sampling.eta:g}"
+    if isinstance(request.init, Inpaint):
+        fields |= _mask_fields(request.init)
+    if size != (request.width, request.height):
+        fields["Saved size"] = f"{size[0]}x{size[1]}"
+    fields["Version"] = f"Atelier {webui.__version__}"
+    return Infotext(prompt=request.prompt, negative_prompt=request.negative_prompt, fields=fields)
+
+
+def _mask_fields(init: Inpaint) -> dict[str, str]:
+    spec = init.mask
+    fields = {
+        "Mask mode": "Inpaint not masked" if spec.inverted else "Inpaint masked",
+        "Mask blur": str(spec.blur_px),
+        "Masked content": spec.content,
+        "Inpaint area": "Only masked" if spec.area == "masked" else "Whole picture",
+    }
+    if spec.area == "masked":
+        fields["Masked area padding"] = str(spec.padding_px)
+    return fields
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestoredSettings:
+    """`values` are fields of `Parameters` that the picture told; `notes` say what could not be taken over."""
+
+    values: Mapping[str, Any]
+    notes: tuple[str, ...]
+
+
+def restore_settings(metadata: ImageMetadata) -> RestoredSettings:
+    """Reads our own JSON, or the infotext of any tool that writes the common form. Never raises."""
+    try:
+        parameters = Parameters.model_validate_json(metadata.request_json)
+    except ValueError:  # none, or written by another version: the infotext says the same in words
+        return _restore_infotext(parse_infotext(metadata.infotext))
+    return RestoredSettings(values=parameters.model_dump(), notes=())
+
+
+def _restore_infotext(infotext: Infotext) -> RestoredSettings:
+    values: dict[str, Any] = {"prompt": infotext.prompt, "negative_prompt": infotext.negative_prompt}
+    notes: list[str] = []
+    for key, text in infotext.fields.items():
+        reader = _READERS.get(key)
+        if reader is None:
+            continue
+        try:
+            read = reader(text)
+            parse_parameters({"checkpoint": "", **read})
+        except (ValueError, KeyError, InvalidRequest):
+            notes.append(f"{key} '{text}' is not known here and was left as it is.")
+        else:
+            values |= read
+    return RestoredSettings(values=values, notes=tuple(notes))
+
+
+def _sampler_and_schedule(text: str) -> dict[str, Any]:
+    """Old names carry the schedule as their last word: "DPM++ 2M Karras"."""
+    try:
+        return {"sampler": find_sampler(text).label}
+    except InvalidRequest:
+        for schedule in SCHEDULES.values():
+            for name in (schedule.label, *schedule.aliases):
+                if text.lower().endswith(f" {name.lower()}"):
+                    return {"sampler": find_sampler(text[: -len(name) - 1]).label, "schedule": schedule.label}
+        raise
+
+
+def _size(text: str) -> dict[str, Any]:
+    match = re.fullmatch(r"(\d+)\s*x\s*(\d+)", text)
+    if match is None:
+        raise ValueError(text)
+    return {"width": int(match[1]), "height": int(match[2])}
+
+
+def _resize_mode(text: str) -> dict[str, Any]:
+    return {"resize_mode": {word: mode for mode, word in RESIZE_WORDS.items()}[text]}
+
+
+_READERS: Mapping[str, Callable[[str], dict[str, Any]]] = MappingProxyType(
+    {
+        "Steps": lambda text: {"num_inference_steps": int(text)},
+        "Sampler": _sampler_and_schedule,
+        "Schedule type": lambda text: {"schedule": find_schedule(text).label},
+        "CFG scale": lambda text: {"guidance_scale": float(text)},
+        "Seed": lambda text: {"seed": int(text)},
+        "Size": _size,
+        "Model": lambda text: {"checkpoint": text},
+        "Clip skip": lambda text: {"clip_skip": int(text) - 1},
+        "Eta": lambda text: {"eta": float(text)},
+        "Denoising strength": lambda text: {"strength": float(text), "task": "img2img"},
+        "Resize mode": _resize_mode,
+        "Mask mode": lambda text: {"mask_inverted": text == "Inpaint not masked"},
+        "Mask blur": lambda text: {"mask_blur_px": int(float(text)), "task": "inpaint"},
+        "Masked content": lambda text: {"mask_content": text},
+        "Inpaint area": lambda text: {"mask_area": "masked" if text == "Only masked" else "whole"},
+        "Masked area padding": lambda text: {"mask_padding_px": int(text)},
+    }
+)

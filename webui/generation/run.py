@@ -1,0 +1,228 @@
+"""From a request to saved pictures: the recipe, on the worker's thread."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from webui.generation.canvas import Canvas, prepare_canvas
+from webui.generation.events import ImageReady, Note, StepPreview
+from webui.generation.infotext import metadata_of
+from webui.generation.request import MAX_SEED, GenerationRequest, Img2Img
+from webui.images.metadata import encode_image
+from webui.images.store import ImageStore
+from webui.jobs.cancel import CancelToken, ImageSkipped
+from webui.jobs.events import JobEvent, Progress
+from webui.pipeline.denoiser import Denoiser, Guidance, LatentBlend
+from webui.pipeline.manager import PipelineManager
+from webui.pipeline.model import Model
+from webui.pipeline.noise import NoiseSource
+from webui.pipeline.samplers import find_sampler, num_model_calls
+from webui.pipeline.schedules import Sigmas, find_schedule, img2img_sigmas
+from webui.prompt.grammar import parse_prompt
+
+Report = Callable[[JobEvent], None]
+
+
+class Generator:
+    """Runs requests one after the other on the manager's device and saves their pictures."""
+
+    def __init__(self, manager: PipelineManager, store: ImageStore) -> None:
+        self._manager = manager
+        self._store = store
+
+    def generate(
+        self,
+        request: GenerationRequest,
+        *,
+        report: Report,
+        cancel: CancelToken,
+        finished: Mapping[int, ImageReady] | None = None,
+    ) -> list[ImageReady]:
+        """Makes and saves the pictures of `request`, whose seed is given.
+
+        Pictures in `finished` (by index, from a run that was cut off) are not made again. Raises JobInterrupted when
+        `cancel` says so; what was saved by then stays.
+        """
+        if not self._manager.is_loaded(request.checkpoint):
+            report(Progress(step=0, num_steps=0, label="Loading model"))
+        ready = dict(finished or {})
+        with torch.inference_mode():
+            run = _Run(self._manager.load(request.checkpoint), request, report, cancel, done=len(ready))
+            for indices in run.batches(skip=ready):
+                for index, image in run.make(indices):
+                    ready[index] = self._save(request, index, image)
+                    report(ready[index])
+        return [ready[index] for index in sorted(ready)]
+
+    def _save(self, request: GenerationRequest, index: int, image: Image.Image) -> ImageReady:
+        seed = seed_of(request, index)
+        metadata = metadata_of(request, seed=seed, size=image.size)
+        data = encode_image(image, metadata, request.image_format)
+        path = self._store.save(
+            data, kind="img2img" if request.init else "txt2img", seed=seed, fmt=request.image_format
+        )
+        return ImageReady(index=index, path=str(path), seed=seed, infotext=metadata.infotext)
+
+
+def seed_of(request: GenerationRequest, index: int) -> int:
+    """Seed of the request's picture `index`; a picture made alone with it is the same, bit for bit on the CPU."""
+    if request.seed is None:
+        raise ValueError("The request's seed must be drawn before it runs.")
+    return (request.seed + index) % (MAX_SEED + 1)
+
+
+class _Run:
+    """One request on one model: what is the same for all its pictures, and the way through the steps."""
+
+    def __init__(
+        self, model: Model, request: GenerationRequest, report: Report, cancel: CancelToken, *, done: int
+    ) -> None:
+        self._model = model
+        self._request = request
+        self._report = report
+        self._cancel = cancel
+        self._sampler = find_sampler(request.sampling.sampler)
+        self._canvas = prepare_canvas(request)
+        self._sigmas = self._plan()
+        self._guidance = self._encode_prompts()
+        self._progress = _ProgressReport(request.num_images, self._num_calls(), report, done=done)
+
+    def batches(self, *, skip: Mapping[int, ImageReady]) -> Iterator[Sequence[int]]:
+        """Indices of the pictures that go through the model together."""
+        wanted = [index for index in range(self._request.num_images) if index not in skip]
+        size = self._request.batch_size if self._model.device.images_at_once else 1
+        for start in range(0, len(wanted), size):
+            yield wanted[start : start + size]
+
+    def make(self, indices: Sequence[int]) -> Iterator[tuple[int, Image.Image]]:
+        """The pictures of `indices`; none where the user skipped them."""
+        self._progress.starts(done=indices[0])
+        try:
+            self._cancel.check()
+            if self._canvas is not None and self._request.init is not None and self._request.init.strength == 0:
+                images = [self._canvas.original or self._canvas.image] * len(indices)
+            else:
+                images = self._generate(indices)
+        except ImageSkipped:
+            self._progress.finishes(indices)
+            return
+        self._progress.finishes(indices)
+        yield from zip(indices, images, strict=True)
+
+    def _generate(self, indices: Sequence[int]) -> list[Image.Image]:
+        latents = self._denoise([seed_of(self._request, index) for index in indices])
+        self._cancel.check()
+        self._report(self._progress.event("Decoding"))
+        decoded = self._model.codec.decode(latents)
+        return [self._canvas.finish(image) for image in decoded] if self._canvas else decoded
+
+    def _denoise(self, seeds: Sequence[int]) -> Tensor:
+        """(B, C, h, w) clean latents."""
+        model, sampling = self._model, self._request.sampling
+        shape = (model.codec.num_channels, self._request.height // 8, self._request.width // 8)
+        noise = NoiseSource(seeds, shape, model.device.torch_device)
+        x = noise() * self._sigmas[0]
+        blend = None
+        if self._canvas is not None:
+            original = model.codec.encode(self._canvas.image)
+            start, blend = self._masked(self._canvas, original, noise)
+            x = x + start
+        denoiser = Denoiser(
+            self._predict,
+            model.device,
+            model.levels,
+            model.prediction_type,
+            self._guidance,
+            blend=blend,
+            before_call=self._cancel.check,
+        )
+
+        def denoise(x: Tensor, sigma: float) -> Tensor:
+            denoised = denoiser(x, sigma)
+            self._progress.step()
+            if model.previewer.due():
+                self._report(StepPreview(jpeg=model.previewer.jpeg(denoised)))
+            return denoised
+
+        eta = self._sampler.default_eta if sampling.eta is None else sampling.eta
+        return self._sampler.sample(denoise, x, self._sigmas, noise=noise, eta=eta)
+
+    def _masked(self, canvas: Canvas, original: Tensor, noise: NoiseSource) -> tuple[Tensor, LatentBlend | None]:
+        """What to start from instead of nothing, and what holds the rest of the picture still."""
+        if canvas.latent_mask is None or self._request.init is None or isinstance(self._request.init, Img2Img):
+            return original, None
+        mask = torch.from_numpy(canvas.latent_mask).to(original.device)
+        start = original
+        match self._request.init.mask.content:
+            case "latent noise":
+                start = original * (1 - mask) + noise() * mask
+            case "latent nothing":
+                start = original * (1 - mask)
+        return start, LatentBlend(original=original, mask=mask)
+
+    def _predict(self, x: Tensor, timestep: float, context: Tensor) -> Tensor:
+        unet = self._model.unet
+        output: Tensor = unet(x.to(unet.dtype), timestep, encoder_hidden_states=context, return_dict=False)[0]
+        return output.float()
+
+    def _plan(self) -> Sigmas:
+        sampling = self._request.sampling
+        schedule = find_schedule(sampling.schedule)
+        function = schedule.sigmas or find_schedule(self._sampler.automatic_schedule).sigmas
+        if function is None:
+            raise ValueError(f"Sampler {self._sampler.label} has no schedule of its own.")
+        sigmas = function(sampling.num_inference_steps, self._model.levels)
+        return sigmas if self._request.init is None else img2img_sigmas(sigmas, self._request.init.strength)
+
+    def _num_calls(self) -> int:
+        num_steps = len(self._sigmas) - 1
+        return num_model_calls(self._sampler, num_steps) if num_steps else 0
+
+    def _encode_prompts(self) -> Guidance:
+        request, encoder = self._request, self._model.text_encoder
+        prompt, negative = parse_prompt(request.prompt), parse_prompt(request.negative_prompt)
+        for tag in prompt.loras:
+            self._report(Note(message=f"LoRA '{tag.name}' was not applied: adapters are not supported yet."))
+        for text in (*prompt.unknown_tags, *negative.unknown_tags):
+            self._report(Note(message=f"{text} means nothing here and was left out."))
+        return Guidance(
+            cond=encoder.encode(prompt, clip_skip=request.clip_skip),
+            uncond=encoder.encode(negative, clip_skip=request.clip_skip),
+            scale=request.sampling.guidance_scale,
+        )
+
+
+class _ProgressReport:
+    """Counts model calls over the whole job and estimates the time left from those of this run."""
+
+    def __init__(self, num_images: int, calls_per_image: int, report: Report, *, done: int) -> None:
+        self._calls_per_image = calls_per_image
+        self._num_calls = num_images * calls_per_image
+        self._calls = done * calls_per_image
+        self._calls_here = 0
+        self._report = report
+        self._started_at = time.monotonic()
+
+    def starts(self, *, done: int) -> None:
+        self._calls = done * self._calls_per_image
+        self._report(self.event("Denoising"))
+
+    def step(self) -> None:
+        self._calls += 1
+        self._calls_here += 1
+        self._report(self.event("Denoising"))
+
+    def finishes(self, indices: Sequence[int]) -> None:
+        self._calls = (indices[-1] + 1) * self._calls_per_image
+
+    def event(self, label: str) -> Progress:
+        left = None
+        if self._calls_here:
+            per_call = (time.monotonic() - self._started_at) / self._calls_here
+            left = max(self._num_calls - self._calls, 0) * per_call
+        return Progress(
+            step=min(self._calls, self._num_calls), num_steps=self._num_calls, label=label, seconds_left=left
+        )

@@ -1,0 +1,115 @@
+"""What the program offers to its front ends: submit, follow, list, restore. Imports no torch."""
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from webui.errors import InvalidRequest
+from webui.generation.events import GENERATION_EVENTS
+from webui.generation.infotext import RestoredSettings, restore_settings
+from webui.generation.parameters import build_request, parameters_of, parse_parameters
+from webui.generation.request import MAX_SEED, GenerationRequest, Inpaint
+from webui.images.metadata import read_metadata
+from webui.images.store import ImageStore, InputStore
+from webui.jobs.queue import JobHandle, JobQueue, JobState
+from webui.pipeline.catalog import CheckpointInfo, find_checkpoint, list_checkpoints
+from webui.prompt.chunks import count_tokens
+from webui.prompt.grammar import parse_prompt
+from webui.prompt.tokenizer import ClipTokenizer
+from webui.settings import CHECKOUT, Settings
+
+GENERATE = "generate"
+"""The kind of a generation job."""
+
+
+class Services:
+    """One per program. Everything here may be called from any thread."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.models_dirs = models_dirs(settings)
+        self.outputs = ImageStore(settings.outputs_dir)
+        self.inputs = InputStore(settings.inputs_dir)
+        self.queue = JobQueue(settings.database, event_types=GENERATION_EVENTS)
+        self._tokenizers: dict[Path, ClipTokenizer] = {}
+
+    def checkpoints(self) -> list[CheckpointInfo]:
+        """All checkpoints, the unusable ones last with their problem."""
+        return list_checkpoints(self.models_dirs)
+
+    def generate(self, request: GenerationRequest, *, owner: str) -> JobHandle:
+        """Queues `request`; a missing seed is drawn here. Raises ModelNotFound or UnsupportedModel at once."""
+        find_checkpoint(request.checkpoint, self.models_dirs)
+        return self.queue.submit(GENERATE, self._to_payload(with_seed(request)), owner=owner)
+
+    def request_of(self, job_id: str) -> GenerationRequest:
+        """The request of a generation job, with its seed and pictures."""
+        return self.from_payload(self.queue.handle(job_id).record().payload)
+
+    def from_payload(self, payload: Mapping[str, Any]) -> GenerationRequest:
+        """The inverse of what `generate` stores."""
+        image, mask = payload.get("image"), payload.get("mask")
+        return build_request(
+            parse_parameters(payload["parameters"]),
+            image=self.inputs.get(image) if image else None,
+            mask=self.inputs.get(mask) if mask else None,
+        )
+
+    def count_tokens(self, text: str, checkpoint: str) -> tuple[int, int]:
+        """(tokens of `text`, tokens at which the next chunk starts), by the checkpoint's tokenizer."""
+        info = find_checkpoint(checkpoint, self.models_dirs)
+        if info.path not in self._tokenizers:
+            self._tokenizers[info.path] = ClipTokenizer(info.path / "tokenizer")
+        return count_tokens(parse_prompt(text), self._tokenizers[info.path])
+
+    def restore(self, source: Path | bytes) -> RestoredSettings:
+        """The settings a picture was made with. Raises InvalidRequest if it carries none."""
+        metadata = read_metadata(source)
+        if metadata is None:
+            raise InvalidRequest(
+                "picture",
+                "This picture does not say how it was made.",
+                hint="Use an original file: many programs and websites remove the text when they save a copy.",
+            )
+        return restore_settings(metadata)
+
+    def discard_unused_inputs(self) -> None:
+        """Removes stored pictures and masks that no kept job needs."""
+        keep = {
+            name
+            for job in self.queue.jobs(limit=1_000_000)
+            for name in (job.payload.get("image"), job.payload.get("mask"))
+            if name
+        }
+        self.inputs.discard_unused(keep)
+
+    def active_jobs(self, owner: str) -> list[JobHandle]:
+        """Waiting and running jobs of `owner`, newest first."""
+        states = {JobState.QUEUED, JobState.RUNNING}
+        return [self.queue.handle(job.id) for job in self.queue.jobs(owner=owner, states=states)]
+
+    def close(self) -> None:
+        self.queue.close()
+
+    def _to_payload(self, request: GenerationRequest) -> dict[str, Any]:
+        payload: dict[str, Any] = {"parameters": parameters_of(request).model_dump()}
+        if request.init is not None:
+            payload["image"] = self.inputs.put(request.init.image)
+        if isinstance(request.init, Inpaint):
+            payload["mask"] = self.inputs.put(request.init.mask.image)
+        return payload
+
+
+def models_dirs(settings: Settings) -> tuple[Path, ...]:
+    """The user's models first, then those that ship with the program."""
+    shipped = CHECKOUT / "models"
+    return (settings.models_dir,) if settings.models_dir == shipped else (settings.models_dir, shipped)
+
+
+def with_seed(request: GenerationRequest) -> GenerationRequest:
+    """`request` with a seed; drawn so that seed + k stays in range for all its pictures."""
+    if request.seed is not None:
+        return request
+    return replace(request, seed=secrets.randbelow(MAX_SEED + 1 - request.num_images))
