@@ -1,0 +1,257 @@
+"""The parts that the tabs are built from, and their names. What is alike in two tabs is made here once."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from webui.generation.request import MAX_BATCH_SIZE, MAX_STEPS
+from webui.pipeline.catalog import CheckpointInfo
+from webui.pipeline.samplers import SAMPLERS
+from webui.pipeline.schedules import SCHEDULES
+from webui.ui.component import JsonHtml
+from webui.ui.controls import LABELS, MASK_AREAS, MASK_MODES, MASKED_CONTENTS, RESIZE_MODES, Task
+from webui.ui.mask_painter import MaskPainter, PaintedImage
+
+NO_PROMPT = "What should be in the picture"
+
+
+@dataclass(slots=True, kw_only=True)
+class Form:
+    """One tab's controls by name. `controls` are the user's values; the others are buttons and displays."""
+
+    task: Task
+    controls: dict[str, Any] = field(default_factory=dict)
+    counters: dict[str, Any] = field(default_factory=dict)
+    buttons: dict[str, Any] = field(default_factory=dict)
+    chips: Any = None
+    results: Any = None
+    restore: Any = None
+
+    def add(self, name: str, component: Any) -> Any:
+        self.controls[name] = component
+        return component
+
+    def id(self, name: str) -> str:
+        return f"{self.task}_{name}"
+
+    def remembered(self) -> dict[str, Any]:
+        """What the browser remembers: everything but pictures."""
+        return {name: control for name, control in self.controls.items() if name != "picture"}
+
+    def updates(self, values: Mapping[str, Any]) -> dict[Any, Any]:
+        """As Gradio takes it, for the values that this form has a control for."""
+        return {self.controls[name]: value for name, value in values.items() if name in self.controls}
+
+
+@dataclass(slots=True, kw_only=True)
+class Shell:
+    """What all tabs share."""
+
+    checkpoint: Any
+    refresh: Any
+    problems: Any
+    theme: Any
+    tabs: Any = None
+    tab_names: dict[str, Any] = field(default_factory=dict)
+
+
+class Chips(JsonHtml):
+    """Example prompts as buttons; `value` is {"samples": [...], "chosen": str}."""
+
+    def __init__(self, samples: tuple[str, ...], **options: Any) -> None:
+        super().__init__(
+            value={"samples": list(samples), "chosen": ""},
+            html_template='<div class="at-chips" role="group" aria-label="Example prompts"></div>',
+            js_on_load="atelier.chips({element, props, trigger, watch, event: 'change'})",
+            **options,
+        )
+
+
+class Results(JsonHtml):
+    """The output slot; `value` is what Generate answered: {"job": id} or {"problem": control}. The rest is polled."""
+
+    def __init__(self, task: Task, **options: Any) -> None:
+        super().__init__(
+            value={},
+            html_template=f'<section class="at-results" data-state="empty" data-job="" id="{task}_results_box" '
+            'aria-label="Results"></section>',
+            js_on_load=f"atelier.results({{element, props, trigger, watch, task: '{task}', "
+            "events: ['send_img2img', 'send_inpaint', 'reuse']})",
+            **options,
+        )
+
+
+class Queue(JsonHtml):
+    """The user's waiting and running jobs, each with its place and a button to cancel it."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(
+            html_template='<h2 class="at-heading">Your jobs</h2><ul class="at-queue" aria-label="Your jobs"></ul>',
+            js_on_load="atelier.queue({element})",
+            **options,
+        )
+
+
+class Problems(JsonHtml):
+    """Checkpoints that cannot be used, and why; `value` is {"problems": [...]}."""
+
+    def __init__(self, problems: list[str], **options: Any) -> None:
+        super().__init__(
+            value={"problems": problems},
+            html_template='<ul class="at-problems" aria-label="Checkpoints that cannot be used"></ul>',
+            js_on_load="atelier.problems({element, props, watch})",
+            **options,
+        )
+
+
+def add_compose(form: Form, info: CheckpointInfo | None) -> None:
+    """Prompts with counters, examples, and right under them what starts and stops a job."""
+    prompts = () if info is None else info.example_prompts
+    start = prompts[0] if prompts else ""
+    if form.task != "txt2img" and info is not None and info.sample_caption:
+        start = info.sample_caption
+    with gr.Column(elem_classes="at-compose"):
+        with gr.Row(elem_classes="at-prompts"):
+            _add_prompt(form, "prompt", start, NO_PROMPT)
+            _add_prompt(
+                form, "negative_prompt", "" if info is None else info.sample_negative_prompt, "What should not be in it"
+            )
+        form.chips = Chips(prompts, elem_id=form.id("examples"))
+        with gr.Row(elem_classes="at-actions"):
+            form.buttons["generate"] = gr.Button(
+                "Generate", variant="primary", elem_id=form.id("generate"), elem_classes="at-generate", scale=3
+            )
+            form.buttons["interrupt"] = gr.Button("Interrupt", elem_id=form.id("interrupt"), min_width=100, scale=0)
+            form.buttons["skip"] = gr.Button("Skip", elem_id=form.id("skip"), min_width=80, scale=0)
+            form.restore = gr.UploadButton(
+                "Open settings from picture",
+                elem_id=form.id("restore"),
+                elem_classes="at-restore",
+                file_types=["image"],
+                size="lg",
+                min_width=230,
+                scale=0,
+            )
+
+
+def add_results(form: Form) -> None:
+    with gr.Column(elem_classes="at-output"):
+        form.results = Results(form.task, elem_id=form.id("results"))
+
+
+def add_source(form: Form, sample: Path | None, *, paint: bool, max_pixels: int) -> None:
+    """The picture to start from; the sample is there so that the first click works."""
+    with gr.Column(elem_classes="at-source"):
+        form.add(
+            "picture",
+            MaskPainter(
+                None if sample is None else PaintedImage(image=sample, mask=None),
+                paint=paint,
+                label="Picture and mask" if paint else LABELS["picture"],
+                elem_id=form.id("picture"),
+                sample=sample,
+                max_pixels=max_pixels,
+                height_px=460 if paint else 360,
+            ),
+        )
+
+
+def add_strength(form: Form) -> None:
+    with gr.Row():
+        _slider(form, "strength", 0.0, 1.0, 0.75, 0.01)
+        form.add(
+            "resize_mode",
+            gr.Dropdown(
+                list(RESIZE_MODES),
+                value="stretch",
+                label=LABELS["resize_mode"],
+                elem_id=form.id("resize_mode"),
+                filterable=False,
+            ),
+        )
+
+
+def add_mask_settings(form: Form) -> None:
+    with gr.Row():
+        _choice(form, "masked_content", MASKED_CONTENTS, "original")
+        _choice(form, "mask_area", MASK_AREAS, "whole")
+    with gr.Row():
+        _slider(form, "mask_blur", 0, 64, 4, 1)
+        _slider(form, "mask_padding", 0, 256, 32, 4)
+    _choice(form, "mask_mode", MASK_MODES, "masked")
+
+
+def add_sampling(form: Form) -> None:
+    with gr.Row():
+        _choice(form, "sampler", tuple(SAMPLERS), "Euler a")
+        _choice(form, "schedule", tuple(SCHEDULES), "Automatic")
+    with gr.Row():
+        _slider(form, "steps", 1, MAX_STEPS, 20, 1)
+        _slider(form, "cfg_scale", 1, 30, 7, 0.5)
+
+
+def add_size(form: Form, native_size: int) -> None:
+    with gr.Row(elem_classes="at-size"):
+        _number(form, "width", native_size, step=8)
+        form.buttons["swap"] = _small_button("Swap", form.id("swap"))
+        _number(form, "height", native_size, step=8)
+        if form.task != "txt2img":
+            form.buttons["fit"] = _small_button("Fit to picture", form.id("fit"))
+    with gr.Row():
+        _number(form, "batch_count", 1)
+        _slider(form, "batch_size", 1, min(8, MAX_BATCH_SIZE), 1, 1)
+
+
+def add_seed(form: Form) -> None:
+    with gr.Row(elem_classes="at-seed"):
+        _number(form, "seed", -1)
+        form.buttons["random_seed"] = _small_button("Random", form.id("random_seed"))
+        form.buttons["reuse_seed"] = _small_button("Reuse", form.id("reuse_seed"))
+
+
+def add_advanced(form: Form) -> None:
+    with gr.Accordion("Advanced", open=False, elem_id=form.id("advanced")):
+        _slider(form, "clip_skip", 1, 12, 1, 1)
+
+
+def _add_prompt(form: Form, name: str, start: str, placeholder: str) -> None:
+    with gr.Column(elem_classes="at-prompt", min_width=280):
+        form.add(
+            name,
+            gr.Textbox(
+                start, label=LABELS[name], placeholder=placeholder, lines=3, max_lines=12, elem_id=form.id(name)
+            ),
+        )
+        form.counters[name] = gr.HTML(
+            "0/75",
+            elem_id=form.id(f"{name}_tokens"),
+            elem_classes="at-tokens",
+            js_on_load=None,
+            apply_default_css=False,
+        )
+
+
+def _slider(form: Form, name: str, low: float, high: float, start: float, step: float) -> None:
+    form.add(
+        name,
+        gr.Slider(low, high, start, step=step, label=LABELS[name], elem_id=form.id(name), min_width=150, buttons=[]),
+    )
+
+
+def _number(form: Form, name: str, start: int, *, step: int = 1) -> None:
+    # No bounds here: Gradio would refuse the value itself, with a message that does not name the control.
+    form.add(name, gr.Number(start, label=LABELS[name], step=step, elem_id=form.id(name), min_width=90))
+
+
+def _choice(form: Form, name: str, choices: Any, start: str) -> None:
+    form.add(
+        name,
+        gr.Dropdown(list(choices), value=start, label=LABELS[name], elem_id=form.id(name), min_width=150),
+    )
+
+
+def _small_button(label: str, elem_id: str) -> Any:
+    return gr.Button(label, elem_id=elem_id, elem_classes="at-small", size="sm", min_width=60, scale=0)

@@ -1,0 +1,185 @@
+"""The pages as a whole: side bar, tabs, and which click calls which handler."""
+
+import functools
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import gradio as gr
+
+from webui.pipeline.catalog import DEFAULT_NATIVE_SIZE_PX, CheckpointInfo
+from webui.services import Services
+from webui.ui.controls import TASKS, Task
+from webui.ui.form import Form, Problems, Queue, Shell
+from webui.ui.handlers import COUNTED, Handlers, Updates, checkpoint_choices, problems_of
+from webui.ui.mask_painter import flush_js
+from webui.ui.stream import JobViews
+from webui.ui.tabs.img2img import build_img2img
+from webui.ui.tabs.inpaint import build_inpaint
+from webui.ui.tabs.training import build_training
+from webui.ui.tabs.txt2img import build_txt2img
+
+MEMORY_SECRET = "atelier"
+"""Fixed, so that values outlive a restart. They are the form's, in the user's own browser: nothing to hide."""
+CACHE_SWEEP_S = 3600
+CACHE_AGE_S = 24 * 3600
+
+
+def build_blocks(services: Services, views: JobViews) -> gr.Blocks:
+    infos = services.checkpoints()
+    start = next((info for info in infos if not info.problem), None)
+    with gr.Blocks(
+        title="Atelier", analytics_enabled=False, fill_width=True, delete_cache=(CACHE_SWEEP_S, CACHE_AGE_S)
+    ) as blocks:
+        memories = {task: gr.BrowserState(None, storage_key=f"atelier-{task}", secret=MEMORY_SECRET) for task in TASKS}
+        checkpoint_memory = gr.BrowserState(None, storage_key="atelier-checkpoint", secret=MEMORY_SECRET)
+        with gr.Row(elem_classes="at-page"):
+            shell = _build_sidebar(infos, start)
+            with gr.Column(elem_classes="at-main"):
+                forms = _build_tabs(shell, start, services.settings.max_image_pixels)
+        handlers = Handlers(services, views, shell, forms)
+        for form in forms.values():
+            _connect_form(form, shell, handlers, memories[form.task])
+            _connect_results(form, forms, shell, handlers)
+        _connect_shell(blocks, shell, forms, handlers, memories, checkpoint_memory)
+    return blocks
+
+
+def _build_tabs(shell: Shell, start: CheckpointInfo | None, max_pixels: int) -> dict[Task, Form]:
+    size = DEFAULT_NATIVE_SIZE_PX if start is None else start.native_size
+    forms: dict[Task, Form] = {}
+    with gr.Tabs(elem_id="tabs") as shell.tabs:
+        with gr.Tab("txt2img", id="txt2img") as shell.tab_names["txt2img"]:
+            forms["txt2img"] = build_txt2img(start, size)
+        with gr.Tab("img2img", id="img2img") as shell.tab_names["img2img"]:
+            forms["img2img"] = build_img2img(start, size, max_pixels=max_pixels)
+        with gr.Tab("Inpaint", id="inpaint") as shell.tab_names["inpaint"]:
+            forms["inpaint"] = build_inpaint(start, size, max_pixels=max_pixels)
+        with gr.Tab("Training", id="training") as shell.tab_names["training"]:
+            build_training()
+    return forms
+
+
+def _build_sidebar(infos: list[CheckpointInfo], start: CheckpointInfo | None) -> Shell:
+    # Not gr.Sidebar: that one lies over the page on narrow windows, and hides the list of jobs when it is closed.
+    with gr.Column(elem_id="sidebar", min_width=200, scale=0):
+        with gr.Row(elem_classes="at-top"):
+            gr.HTML('<h1 class="at-brand">Atelier</h1>', js_on_load=None)
+            theme = gr.Button("Light or dark", size="sm", elem_id="theme", elem_classes="at-small", scale=0)
+        checkpoint = gr.Dropdown(
+            checkpoint_choices(infos),
+            value=None if start is None else start.name,
+            label="Checkpoint",
+            elem_id="checkpoint",
+            interactive=True,
+            min_width=180,
+        )
+        refresh = gr.Button("Refresh", size="sm", elem_id="refresh")
+        problems = Problems(problems_of(infos), elem_id="problems")
+        Queue(elem_id="queue")
+    return Shell(checkpoint=checkpoint, refresh=refresh, problems=problems, theme=theme)
+
+
+def _connect_form(form: Form, shell: Shell, handlers: Handlers, memory: Any) -> None:
+    task, controls, buttons = form.task, form.controls, form.buttons
+    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    by_script: dict[str, Any] = {"fn": None, "queue": False, "api_visibility": "private"}
+
+    def generate(values: dict[Any, Any], request: gr.Request) -> dict[str, str]:
+        named = {name: values[control] for name, control in controls.items()}
+        return handlers.generate(task, {**named, "checkpoint": values[shell.checkpoint]}, request)
+
+    submit = buttons["generate"].click
+    if "picture" in controls:  # first the last stroke, then the form
+        submit = submit(js=flush_js(form.id("picture")), **by_script).success
+    submit(generate, {*controls.values(), shell.checkpoint}, form.results, trigger_mode="once", **quiet)
+    buttons["interrupt"].click(js="() => atelier.act('interrupt')", **by_script)
+    buttons["skip"].click(js="() => atelier.act('skip')", **by_script)
+    sides = [controls["width"], controls["height"]]
+    buttons["swap"].click(js="(width, height) => [height, width]", inputs=sides, outputs=sides, **by_script)
+    buttons["random_seed"].click(js="() => -1", outputs=controls["seed"], **by_script)
+    buttons["reuse_seed"].click(js=f"() => atelier.shownSeed('{task}')", outputs=controls["seed"], **by_script)
+    form.chips.change(js="(value) => value.chosen", inputs=form.chips, outputs=controls["prompt"], **by_script)
+    if "fit" in buttons:
+        gr.on(
+            [buttons["fit"].click, controls["picture"].upload],
+            handlers.fit_size,
+            [controls["picture"], shell.checkpoint],
+            sides,
+            **quiet,
+        )
+    for name in COUNTED:
+        controls[name].change(
+            handlers.count_tokens,
+            [controls[name], shell.checkpoint],
+            form.counters[name],
+            trigger_mode="always_last",
+            queue=False,
+            **quiet,
+        )
+    form.restore.upload(
+        functools.partial(handlers.restore, task), form.restore, {*controls.values(), shell.checkpoint}, **quiet
+    )
+    remembered = form.remembered()
+    gr.on(
+        [control.change for control in remembered.values()],
+        js=f"atelier.remember({json.dumps(list(remembered))})",
+        inputs=list(remembered.values()),
+        outputs=memory,
+        **by_script,
+    )
+
+
+def _connect_results(form: Form, forms: Mapping[Task, Form], shell: Shell, handlers: Handlers) -> None:
+    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+
+    def reuse(event: gr.EventData, request: gr.Request) -> Updates:
+        return handlers.reuse(form.task, event._data, request)
+
+    form.results.reuse(reuse, None, {*form.controls.values(), shell.checkpoint}, **quiet)
+    for target in ("img2img", "inpaint"):
+        _connect_send(form, forms[target], shell, handlers)
+
+
+def _connect_send(form: Form, target: Form, shell: Shell, handlers: Handlers) -> None:
+    def send(event: gr.EventData, request: gr.Request) -> Updates:
+        return handlers.send(target.task, event._data, request)
+
+    listen = getattr(form.results, f"send_{target.task}")
+    listen(send, None, {*target.controls.values(), shell.tabs}, show_progress="hidden", api_visibility="private")
+
+
+def _connect_shell(
+    blocks: gr.Blocks,
+    shell: Shell,
+    forms: Mapping[Task, Form],
+    handlers: Handlers,
+    memories: Mapping[Task, Any],
+    checkpoint_memory: Any,
+) -> None:
+    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    by_script: dict[str, Any] = {"fn": None, "queue": False, "api_visibility": "private"}
+    chips = {form.chips for form in forms.values()}
+    counters = {counter for form in forms.values() for counter in form.counters.values()}
+    remembered = {control for form in forms.values() for control in form.remembered().values()}
+    lists = {shell.checkpoint, shell.problems, *chips}
+
+    def open_page(values: dict[Any, Any], request: gr.Request) -> Updates:
+        return handlers.open_page(
+            {task: values[memory] for task, memory in memories.items()}, values[checkpoint_memory], request
+        )
+
+    blocks.load(
+        open_page,
+        {*memories.values(), checkpoint_memory},
+        {*lists, *counters, *remembered, shell.tabs},
+        queue=False,
+        **quiet,
+    ).then(js="() => atelier.ready()", **by_script)
+    shell.refresh.click(handlers.refresh_checkpoints, shell.checkpoint, lists, **quiet)
+    sizes = {form.controls[side] for form in forms.values() for side in ("width", "height")}
+    shell.checkpoint.input(handlers.choose_checkpoint, shell.checkpoint, {*sizes, *chips}, **quiet)
+    shell.checkpoint.change(js="(name) => name", inputs=shell.checkpoint, outputs=checkpoint_memory, **by_script)
+    shell.theme.click(js="() => atelier.toggleTheme()", **by_script)
+    for name, tab in shell.tab_names.items():
+        tab.select(js=f"() => atelier.openTab('{name}')", **by_script)

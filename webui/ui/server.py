@@ -1,0 +1,47 @@
+"""The web application: our own routes, and the Gradio pages mounted beneath them, behind one guard."""
+
+import gradio as gr
+from fastapi import FastAPI, Request
+from starlette.middleware.gzip import GZipMiddleware
+
+from webui.services import Services
+from webui.ui.guard import Guard, owner_of
+from webui.ui.pages import build_blocks
+from webui.ui.routes import build_router
+from webui.ui.stream import JobViews
+from webui.ui.theme import ASSETS, build_head, build_theme
+
+MAX_UPLOAD = "200mb"
+"""An uncompressed picture of the largest size that may be opened."""
+MAX_WAITING_EVENTS = 64
+
+
+def build_app(services: Services) -> FastAPI:
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(GZipMiddleware, minimum_size=1024)
+    app.add_middleware(Guard, settings=services.settings)
+    views = JobViews(services)
+    app.include_router(build_router(services, views))
+    blocks = build_blocks(services, views)
+    blocks.queue(default_concurrency_limit=8, max_size=MAX_WAITING_EVENTS)
+    gr.mount_gradio_app(
+        app,
+        blocks,
+        path="/",
+        auth_dependency=_login_of if services.settings.user else None,
+        max_file_size=MAX_UPLOAD,
+        show_error=False,
+        footer_links=[],
+        run_history=False,
+        ssr_mode=False,
+        enable_monitoring=False,
+        theme=build_theme(),
+        css_paths=[ASSETS / "atelier.css"],
+        head=build_head(),
+    )
+    return app
+
+
+def _login_of(request: Request) -> str:
+    """The guard has let the request through, so its owner is logged in."""
+    return owner_of(request)

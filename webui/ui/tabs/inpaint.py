@@ -1,0 +1,23 @@
+"""The Inpaint tab: a picture, repainted where the mask is."""
+
+import gradio as gr
+
+from webui.pipeline.catalog import CheckpointInfo
+from webui.ui import form as parts
+from webui.ui.form import Form
+
+
+def build_inpaint(info: CheckpointInfo | None, native_size: int, *, max_pixels: int) -> Form:
+    form = Form(task="inpaint")
+    with gr.Row(elem_classes=["at-work", "at-with-source"]):
+        parts.add_compose(form, info)
+        parts.add_source(form, None if info is None else info.sample_image, paint=True, max_pixels=max_pixels)
+        with gr.Column(elem_classes="at-settings"):
+            parts.add_strength(form)
+            parts.add_mask_settings(form)
+            parts.add_sampling(form)
+            parts.add_size(form, native_size)
+            parts.add_seed(form)
+            parts.add_advanced(form)
+        parts.add_results(form)
+    return form
