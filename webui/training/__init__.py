@@ -1,0 +1,1 @@
+"""Training: its own process, never the user interface's."""

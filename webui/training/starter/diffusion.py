@@ -1,0 +1,141 @@
+"""The U-Net and text encoder stage: v-prediction on the latent pool, plain squared error at every noise level."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import DDIMScheduler, UNet2DConditionModel
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import CLIPTextModel
+
+from webui.training.starter.latents import LatentSet
+from webui.training.starter.loop import Plan, generator_for, train
+from webui.training.starter.muon import muon_for
+from webui.training.starter.networks import LATENT_FACTOR, NATIVE_SIZE
+from webui.training.starter.ranks import Ranks
+from webui.training.starter.tokenizer import TokenIds
+
+NUM_TRAIN_TIMESTEPS = 1000
+BETA_START, BETA_END = 0.00085, 0.012
+CAPTION_DROPOUT = 0.1
+PENULTIMATE_SHARE = 0.1
+OTHER_SIZE_SHARE = 0.08
+NATIVE = (NATIVE_SIZE, NATIVE_SIZE)
+
+
+def alphas_cumprod() -> Tensor:
+    """(1000,) float32, the share of signal power left at each step of Stable Diffusion's schedule."""
+    betas = torch.linspace(BETA_START**0.5, BETA_END**0.5, NUM_TRAIN_TIMESTEPS, dtype=torch.float64).square()
+    return torch.cumprod(1 - betas, dim=0).float()
+
+
+def scheduler() -> DDIMScheduler:
+    """Stable Diffusion 1's noise schedule, with v-prediction."""
+    return DDIMScheduler(
+        num_train_timesteps=NUM_TRAIN_TIMESTEPS,
+        beta_start=BETA_START,
+        beta_end=BETA_END,
+        beta_schedule="scaled_linear",
+        prediction_type="v_prediction",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        timestep_spacing="trailing",
+    )
+
+
+class Denoiser(nn.Module):
+    """The two networks that are trained together."""
+
+    def __init__(self, unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> None:
+        super().__init__()
+        self.unet = unet
+        self.text_encoder = text_encoder
+
+    def encode_text(self, token_ids: Tensor, penultimate: Tensor | None = None) -> Tensor:
+        """(B, 77) to (B, 77, width); rows where `penultimate` (B,) is true skip the last layer, as clip skip 2 does."""
+        output = self.text_encoder(token_ids, output_hidden_states=penultimate is not None)
+        last: Tensor = output.last_hidden_state
+        if penultimate is None:
+            return last
+        skipped = self.text_encoder.final_layer_norm(output.hidden_states[-2])
+        return torch.where(penultimate[:, None, None], skipped, last)
+
+    def forward(self, noisy: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
+        """The predicted v, shaped as `noisy` (B, 4, h, w)."""
+        prediction: Tensor = self.unet(noisy, timesteps, context).sample
+        return prediction
+
+
+def train_denoiser(
+    denoiser: Denoiser,
+    pool: Mapping[tuple[int, int], LatentSet],
+    empty_ids: TokenIds,
+    plan: Plan,
+    *,
+    batch_size: int,
+    seed: int,
+    ranks: Ranks,
+    checkpoint: Path,
+    on_checkpoint: Callable[[nn.Module, int], None],
+) -> nn.Module:
+    """Train to the end of `plan`; `batch_size` is over all ranks. Returns the averaged weights."""
+    signal = alphas_cumprod().to(ranks.device)
+
+    def loss_of(step: int) -> Tensor:
+        rng = np.random.default_rng([seed, step, ranks.index])
+        # All ranks take the same picture size, so that none waits for the other.
+        latent_set = _choose_size(pool, np.random.default_rng([seed, step]))
+        count = _rows(batch_size // ranks.count, latent_set)
+        rows = rng.integers(len(latent_set.latents), size=count)
+        clean = torch.from_numpy(latent_set.latents[rows]).to(ranks.device).float()
+        token_ids = _choose_captions(latent_set.token_ids[rows], empty_ids, rng).to(ranks.device)
+        penultimate = torch.from_numpy(rng.random(count) < PENULTIMATE_SHARE).to(ranks.device)
+        timesteps = _spread_timesteps(count, rng).to(ranks.device)
+        noise = torch.randn(clean.shape, generator=generator_for(seed, step, ranks.index, torch.device("cpu")))
+        context = denoiser.encode_text(token_ids, penultimate)
+        return _v_loss(denoiser, clean, noise.to(ranks.device), timesteps, context, signal)
+
+    denoiser.to(ranks.device)
+    denoiser.unet.to(memory_format=torch.channels_last)
+    optimizer = muon_for(denoiser, learning_rate=plan.learning_rate, plain=("conv_in", "conv_out", "embeddings"))
+    return train(denoiser, optimizer, loss_of, plan, ranks=ranks, checkpoint=checkpoint, on_checkpoint=on_checkpoint)
+
+
+def _v_loss(
+    denoiser: Denoiser, clean: Tensor, noise: Tensor, timesteps: Tensor, context: Tensor, signal: Tensor
+) -> Tensor:
+    """Mean squared error of v = alpha noise - sigma clean. Source: Salimans and Ho 2022, arXiv:2202.00512."""
+    alpha = signal[timesteps].sqrt()[:, None, None, None]
+    sigma = (1 - signal[timesteps]).sqrt()[:, None, None, None]
+    noisy = (alpha * clean + sigma * noise).contiguous(memory_format=torch.channels_last)
+    return functional.mse_loss(denoiser(noisy, timesteps, context), alpha * noise - sigma * clean)
+
+
+def _choose_size(pool: Mapping[tuple[int, int], LatentSet], rng: np.random.Generator) -> LatentSet:
+    others = [size for size in pool if size != NATIVE]
+    if others and rng.random() < OTHER_SIZE_SHARE:
+        return pool[others[int(rng.integers(len(others)))]]
+    return pool[NATIVE]
+
+
+def _rows(count: int, latent_set: LatentSet) -> int:
+    """Fewer rows for larger pictures, so that every step costs the same."""
+    area: int = latent_set.latents.shape[-1] * latent_set.latents.shape[-2]
+    return max(1, round(count * (NATIVE_SIZE // LATENT_FACTOR) ** 2 / area))
+
+
+def _choose_captions(token_ids: TokenIds, empty_ids: TokenIds, rng: np.random.Generator) -> Tensor:
+    """One of each row's captions, or none: (B, captions, 77) to (B, 77) int64."""
+    choice = rng.integers(token_ids.shape[1], size=len(token_ids))
+    chosen = token_ids[np.arange(len(token_ids)), choice]
+    chosen[rng.random(len(chosen)) < CAPTION_DROPOUT] = empty_ids
+    return torch.from_numpy(chosen.astype(np.int64))
+
+
+def _spread_timesteps(count: int, rng: np.random.Generator) -> Tensor:
+    """(count,) int64, one in each of `count` equal slices of the range: uniform, with less scatter per batch."""
+    positions = (np.arange(count) + rng.random(count)) / count
+    return torch.from_numpy((positions * NUM_TRAIN_TIMESTEPS).astype(np.int64))

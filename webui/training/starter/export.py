@@ -1,0 +1,159 @@
+"""The trained networks as a diffusers folder in half precision, with the word list the studio suggests prompts from.
+
+The folder is written beside its place and swapped in, so a reader never sees half of it.
+"""
+
+import copy
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+from PIL import Image
+from transformers import CLIPTokenizer
+
+from webui.training.starter.compose import Layout, PlacedSprite, Plain, Sprites, render
+from webui.training.starter.diffusion import Denoiser, scheduler
+from webui.training.starter.latents import Affine
+from webui.training.starter.networks import MAX_TOKENS, NATIVE_SIZE, SCALING_FACTOR
+from webui.training.starter.vocabulary import COLOURS, CONCEPTS, SCENES, SKIN_TONES, STYLES
+
+TITLE = "Atelier starter (3D icons)"
+SIZE_BUDGET_BYTES = 32 * 1024 * 1024
+SAMPLE_SIZE = 256
+SAMPLE_LAYOUT = Layout((PlacedSprite("woman/medium", (0.5, 0.52), 0.78),), Plain("teal", COLOURS["teal"]))
+SAMPLE_CAPTION = "a portrait of a woman with medium skin on a teal background, 3d icon"
+SAMPLE_NEGATIVE_PROMPT = "blurry, low quality"
+EXAMPLE_PROMPTS = (
+    "a portrait of a woman with dark skin on a yellow background, 3d icon",
+    "a portrait of an old man on a blue background",
+    "a princess on a purple background",
+    "an astronaut under a night sky",
+    "a wizard with light skin on a green background",
+    "a panda on a pink background",
+    "fox, teal background, 3d icon",
+    "a penguin in the snow",
+    "a strawberry on a white background",
+    "a slice of pizza on a blue background",
+    "a donut with a yellow background",
+    "a car on a green meadow",
+    "a rocket at sunset",
+    "a house on a blue background",
+    "sunflower, purple background",
+    "a sailboat at the beach",
+)
+
+UNUSED_PARTS = ("safety_checker", "feature_extractor", "image_encoder")
+
+
+def fold_affine(vae: AutoencoderKL, affine: Affine) -> AutoencoderKL:
+    """A copy whose latents times the scaling factor have unit variance; pictures are the same."""
+    folded = copy.deepcopy(vae).cpu().float()
+    mean = torch.tensor(affine.mean)
+    scale = torch.tensor(affine.deviation) * SCALING_FACTOR
+    with torch.no_grad():
+        quant, post = folded.quant_conv, folded.post_quant_conv
+        quant.weight[:4].div_(scale[:, None, None, None])
+        quant.bias[:4].sub_(mean).div_(scale)
+        quant.bias[4:].sub_(2 * scale.log())
+        post.bias.add_(post.weight[:, :, 0, 0] @ mean)
+        post.weight.mul_(scale[None, :, None, None])
+    return folded
+
+
+def export(
+    folder: Path,
+    *,
+    denoiser: Denoiser,
+    vae: AutoencoderKL,
+    affine: Affine,
+    tokenizer: CLIPTokenizer,
+    tokenizer_files: Path,
+    sprites: Sprites,
+    provenance: Mapping[str, object],
+) -> None:
+    """Write the model to `folder`, replacing what an earlier export wrote and nothing else."""
+    fresh = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    networks = copy.deepcopy(denoiser).cpu()
+    networks.unet.half().save_pretrained(fresh / "unet")
+    networks.text_encoder.half().save_pretrained(fresh / "text_encoder")
+    fold_affine(vae, affine).half().save_pretrained(fresh / "vae")
+    tokenizer_config = {
+        "tokenizer_class": "CLIPTokenizer",
+        "model_max_length": MAX_TOKENS,
+        "bos_token": tokenizer.bos_token,
+        "eos_token": tokenizer.eos_token,
+        "unk_token": tokenizer.unk_token,
+        "pad_token": tokenizer.pad_token,
+        "add_prefix_space": False,
+        "do_lower_case": True,
+    }
+    (fresh / "tokenizer").mkdir()
+    for name in ("vocab.json", "merges.txt"):
+        shutil.copy(tokenizer_files / name, fresh / "tokenizer" / name)
+    _write_json(fresh / "tokenizer" / "tokenizer_config.json", tokenizer_config)
+    scheduler().save_pretrained(fresh / "scheduler")
+    _write_json(fresh / "model_index.json", _model_index())
+    _write_json(fresh / "atelier.json", {**_word_list(), "provenance": dict(provenance)})
+    Image.fromarray(render(SAMPLE_LAYOUT, sprites, SAMPLE_SIZE, SAMPLE_SIZE)).save(fresh / "sample.png", optimize=True)
+    _swap_in(fresh, folder)
+
+
+def size_bytes(folder: Path) -> int:
+    """Bytes of all files below `folder`."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _model_index() -> dict[str, object]:
+    parts: dict[str, object] = {
+        "_class_name": "StableDiffusionPipeline",
+        "_diffusers_version": "0.42.0",
+        "requires_safety_checker": False,
+        "scheduler": ["diffusers", "DDIMScheduler"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+    }
+    return parts | {part: [None, None] for part in UNUSED_PARTS}
+
+
+def _word_list() -> dict[str, object]:
+    return {
+        "title": TITLE,
+        "native_size": NATIVE_SIZE,
+        "prediction_type": "v_prediction",
+        "concepts": [concept.name for concept in CONCEPTS],
+        "people": [concept.name for concept in CONCEPTS if concept.is_person],
+        "skin_tones": list(SKIN_TONES),
+        "colours": list(COLOURS),
+        "scenes": [scene.phrase for scene in SCENES],
+        "styles": list(STYLES),
+        "example_prompts": list(EXAMPLE_PROMPTS),
+        "sample_negative_prompt": SAMPLE_NEGATIVE_PROMPT,
+        "sample_caption": SAMPLE_CAPTION,
+    }
+
+
+def _write_json(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _swap_in(fresh: Path, folder: Path) -> None:
+    """Put `fresh` where `folder` is; files that no export writes (card, notices) move along."""
+    if folder.exists():
+        for path in folder.iterdir():
+            if path.is_file() and not (fresh / path.name).exists():
+                shutil.copy2(path, fresh / path.name)
+        old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+        folder.rename(old)
+        fresh.rename(folder)
+        shutil.rmtree(old)
+    else:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        fresh.rename(folder)

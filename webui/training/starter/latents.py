@@ -1,0 +1,121 @@
+"""A pool of encoded pictures with their tokenised captions, so that the U-Net's training needs no autoencoder.
+
+A shard is one `.npz` of one picture size, and depends on (seed, its index) and the autoencoder only.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+
+from webui.training.starter.captions import caption
+from webui.training.starter.compose import Sprites, render, sample_layout
+from webui.training.starter.networks import NATIVE_SIZE
+from webui.training.starter.tokenizer import TokenIds
+from webui.training.starter.vae import to_tensor
+
+SHARD_SIZE = 1024
+CAPTIONS_PER_PICTURE = 4
+ENCODE_BATCH = 32
+# (width, height) of the pictures that are not square or not of the native size.
+OTHER_SIZES = ((160, 112), (112, 160), (160, 160))
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Shard `index` of the pool, of pictures `width` x `height` px."""
+
+    index: int
+    width: int
+    height: int
+
+    def path(self, folder: Path) -> Path:
+        return folder / f"{self.width}x{self.height}-{self.index:03}.npz"
+
+
+@dataclass(frozen=True, slots=True)
+class Affine:
+    """Per-channel mean and deviation of the raw latents: `(z - mean) / deviation` has unit variance."""
+
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LatentSet:
+    """All shards of one size: latents (N, 4, h, w) float16, unit variance; token ids (N, captions, 77)."""
+
+    latents: npt.NDArray[np.float16]
+    token_ids: TokenIds
+
+
+def pool_shards(num_native: int) -> tuple[Shard, ...]:
+    """`num_native` shards of the native size, then one of each other size."""
+    native = [Shard(index, NATIVE_SIZE, NATIVE_SIZE) for index in range(num_native)]
+    return (*native, *(Shard(1000 + index, *size) for index, size in enumerate(OTHER_SIZES)))
+
+
+def encode_shard(
+    shard: Shard,
+    folder: Path,
+    *,
+    sprites: Sprites,
+    vae: AutoencoderKL,
+    tokenize: Callable[[list[str]], TokenIds],
+    seed: int,
+) -> None:
+    """Compose, word and encode one shard, unless it is there."""
+    path = shard.path(folder)
+    if path.exists():
+        return
+    keys = tuple(sprites)
+    latents, captions = [], []
+    for start in range(0, SHARD_SIZE, ENCODE_BATCH):
+        pictures = []
+        for row in range(start, start + ENCODE_BATCH):
+            rng = np.random.default_rng([seed, 7, shard.index, row])
+            layout = sample_layout(rng, keys)
+            pictures.append(render(layout, sprites, shard.width, shard.height))
+            captions += [caption(layout, rng) for _ in range(CAPTIONS_PER_PICTURE)]
+        latents.append(_encode(vae, to_tensor(np.stack(pictures))))
+    token_ids = tokenize(captions).reshape(SHARD_SIZE, CAPTIONS_PER_PICTURE, -1)
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".{os.getpid()}.partial.npz")
+    np.savez(partial, latents=np.concatenate(latents), token_ids=token_ids)
+    partial.replace(path)
+
+
+def measure_affine(shard_path: Path) -> Affine:
+    """The affine that gives the raw latents of one shard mean 0 and variance 1 in each channel."""
+    latents = np.load(shard_path)["latents"].astype(np.float64)
+    return Affine(tuple(latents.mean(axis=(0, 2, 3)).tolist()), tuple(latents.std(axis=(0, 2, 3)).tolist()))
+
+
+def load_pool(folder: Path, shards: tuple[Shard, ...], affine: Affine) -> dict[tuple[int, int], LatentSet]:
+    """The present shards by (width, height), normalised with `affine`."""
+    by_size: dict[tuple[int, int], list[Path]] = {}
+    for shard in shards:
+        if shard.path(folder).exists():
+            by_size.setdefault((shard.width, shard.height), []).append(shard.path(folder))
+    return {size: _load_set(paths, affine) for size, paths in by_size.items()}
+
+
+def _load_set(paths: list[Path], affine: Affine) -> LatentSet:
+    mean = np.array(affine.mean, np.float32)[:, None, None]
+    deviation = np.array(affine.deviation, np.float32)[:, None, None]
+    files = [np.load(path) for path in paths]
+    latents = [((file["latents"].astype(np.float32) - mean) / deviation).astype(np.float16) for file in files]
+    return LatentSet(np.concatenate(latents), np.concatenate([file["token_ids"] for file in files]))
+
+
+@torch.no_grad()
+def _encode(vae: AutoencoderKL, pixels: Tensor) -> npt.NDArray[np.float16]:
+    batch = pixels.to(vae.device, memory_format=torch.channels_last)
+    latents: npt.NDArray[np.float16] = vae.encode(batch).latent_dist.mean.half().cpu().numpy()
+    return latents

@@ -1,0 +1,147 @@
+"""The training loop both networks share: averaged gradients, an averaged copy of the weights, exact resuming.
+
+All randomness of a step comes from (seed, step, rank), so a run that is stopped and resumed gives the same bits.
+"""
+
+import copy
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import torch
+from torch import Tensor, nn
+
+from webui.training.starter.muon import Muon
+from webui.training.starter.ranks import Ranks, average_gradients
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How long and how fast. `cooldown_steps`: the learning rate falls linearly to zero over the last ones."""
+
+    num_steps: int
+    learning_rate: float
+    warmup_steps: int
+    cooldown_steps: int
+    ema_decay: float
+    max_gradient_norm: float = 1.0
+    checkpoint_every_s: float = 240.0
+    log_every: int = 10
+
+
+def learning_rate_at(step: int, plan: Plan) -> float:
+    """Warm-up, plateau, linear cool-down: the length can be changed while the run is on its plateau."""
+    rise = (step + 1) / max(1, plan.warmup_steps)
+    fall = (plan.num_steps - step) / max(1, plan.cooldown_steps)
+    return plan.learning_rate * max(0.0, min(1.0, rise, fall))
+
+
+def generator_for(seed: int, step: int, rank: int, device: torch.device) -> torch.Generator:
+    """The source of all noise of one step on one rank."""
+    return torch.Generator(device=device).manual_seed((seed * 1_000_003 + step) * 64 + rank)
+
+
+def train(
+    model: nn.Module,
+    optimizer: Muon,
+    loss_of: Callable[[int], Tensor],
+    plan: Plan,
+    *,
+    ranks: Ranks,
+    checkpoint: Path,
+    on_checkpoint: Callable[[nn.Module, int], None],
+) -> nn.Module:
+    """Train `model` in place up to `plan.num_steps`, from `checkpoint` if it exists; returns the averaged weights.
+
+    `on_checkpoint(averaged, step)` runs on the first rank after each save. A SIGTERM saves and leaves the process.
+    """
+    averaged = copy.deepcopy(model).requires_grad_(False)
+    first_step = _resume(model, averaged, optimizer, checkpoint, ranks.device)
+    stop = _StopFlag()
+    saved_at, window = time.monotonic(), _Window(first_step)
+    for step in range(first_step, plan.num_steps):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate_at(step, plan)
+        model.zero_grad(set_to_none=True)
+        loss = loss_of(step)
+        loss.backward()  # type: ignore[no-untyped-call]
+        leaving = average_gradients(model, ranks, stop=stop.is_set)
+        nn.utils.clip_grad_norm_(model.parameters(), plan.max_gradient_norm)
+        optimizer.step()
+        _update_average(averaged, model, min(plan.ema_decay, (1 + step) / (10 + step)))
+        done = step + 1
+        window.add(float(loss.detach()))
+        if ranks.is_first and done % plan.log_every == 0:
+            window.report(done, plan.num_steps)
+        due = time.monotonic() - saved_at > plan.checkpoint_every_s
+        if ranks.is_first and (due or leaving or done == plan.num_steps):
+            _save(model, averaged, optimizer, done, checkpoint)
+            on_checkpoint(averaged, done)
+            saved_at = time.monotonic()
+        if leaving:
+            raise SystemExit(143)
+    return averaged
+
+
+class _StopFlag:
+    """Set by SIGTERM or SIGINT; read once per step."""
+
+    def __init__(self) -> None:
+        self.is_set = False
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(signum, self._set)
+
+    def _set(self, signum: int, frame: FrameType | None) -> None:
+        self.is_set = True
+
+
+class _Window:
+    """Mean loss and speed since the last report."""
+
+    def __init__(self, step: int) -> None:
+        self._losses: list[float] = []
+        self._since = time.monotonic()
+
+    def add(self, loss: float) -> None:
+        self._losses.append(loss)
+
+    def report(self, step: int, num_steps: int) -> None:
+        seconds = (time.monotonic() - self._since) / len(self._losses)
+        loss = sum(self._losses) / len(self._losses)
+        clock = time.strftime("%H:%M:%S")
+        print(f"{clock} step {step}/{num_steps} loss {loss:.5f} {seconds:.3f} s/step", flush=True)
+        self._losses.clear()
+        self._since = time.monotonic()
+
+
+def _update_average(averaged: nn.Module, model: nn.Module, decay: float) -> None:
+    with torch.no_grad():
+        for target, source in zip(averaged.parameters(), model.parameters(), strict=True):
+            target.lerp_(source, 1 - decay)
+
+
+def _save(model: nn.Module, averaged: nn.Module, optimizer: Muon, step: int, path: Path) -> None:
+    """Write beside and rename, so that a kill at any moment leaves the previous state."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    state = {
+        "step": step,
+        "model": model.state_dict(),
+        "averaged": averaged.state_dict(),
+        "optimizer": optimizer.state_dict(),
+    }
+    partial = path.with_suffix(".partial")
+    torch.save(state, partial)
+    partial.replace(path)
+
+
+def _resume(model: nn.Module, averaged: nn.Module, optimizer: Muon, path: Path, device: torch.device) -> int:
+    if not path.exists():
+        return 0
+    state = torch.load(path, map_location=device, weights_only=True)
+    model.load_state_dict(state["model"])
+    averaged.load_state_dict(state["averaged"])
+    optimizer.load_state_dict(state["optimizer"])
+    return int(state["step"])

@@ -1,0 +1,87 @@
+"""Muon: momentum, then the nearest orthogonal matrix, for every weight that is a matrix; AdamW for the rest.
+
+Source: Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks"; the update's size follows
+Liu et al. 2025, arXiv:2502.16982, so that one learning rate serves both halves.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+UPDATE_RMS = 0.2  # root mean square of an AdamW update, which the orthogonal update is scaled to
+
+
+def orthogonalize(matrix: Tensor, num_iterations: int = 5) -> Tensor:
+    """Roughly U V^T of the singular value decomposition of `matrix` (rows, columns); same shape and dtype."""
+    a, b, c = NEWTON_SCHULZ
+    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    x = wide / (wide.norm() + 1e-7)
+    for _ in range(num_iterations):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    result: Tensor = x if matrix.shape[0] <= matrix.shape[1] else x.T
+    return result
+
+
+class Muon(torch.optim.Optimizer):
+    """`matrices` are updated as (shape[0], rest); `others` get AdamW with the same learning rate."""
+
+    def __init__(
+        self, matrices: Iterable[nn.Parameter], others: Iterable[nn.Parameter], *, learning_rate: float
+    ) -> None:
+        groups: list[dict[str, Any]] = [
+            {"params": list(matrices), "orthogonal": True},
+            {"params": list(others), "orthogonal": False},
+        ]
+        defaults = {"lr": learning_rate, "momentum": 0.95, "betas": (0.9, 0.99), "weight_decay": 0.01, "eps": 1e-8}
+        super().__init__([group for group in groups if group["params"]], defaults)
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """One update from the gradients; parameters without a gradient are left alone."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                update = self._orthogonal(parameter, group) if group["orthogonal"] else self._adam(parameter, group)
+                parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                parameter.add_(update, alpha=-group["lr"])
+
+    def _orthogonal(self, parameter: nn.Parameter, group: dict[str, Any]) -> Tensor:
+        state, gradient = self.state[parameter], parameter.grad
+        assert gradient is not None
+        if not state:
+            state["momentum"] = torch.zeros_like(parameter)
+        state["momentum"].lerp_(gradient, 1 - group["momentum"])
+        direction = gradient.lerp(state["momentum"], group["momentum"])
+        matrix = direction.reshape(direction.shape[0], -1)
+        scale = UPDATE_RMS * max(matrix.shape) ** 0.5
+        update: Tensor = orthogonalize(matrix) * scale
+        return update.reshape(parameter.shape)
+
+    def _adam(self, parameter: nn.Parameter, group: dict[str, Any]) -> Tensor:
+        state, gradient, (beta1, beta2) = self.state[parameter], parameter.grad, group["betas"]
+        assert gradient is not None
+        if not state:
+            state["count"] = 0
+            state["first"], state["second"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+        state["count"] += 1
+        state["first"].lerp_(gradient, 1 - beta1)
+        state["second"].lerp_(gradient.square(), 1 - beta2)
+        first = state["first"] / (1 - beta1 ** state["count"])
+        second = state["second"] / (1 - beta2 ** state["count"])
+        update: Tensor = first / (second.sqrt() + group["eps"])
+        return update
+
+
+def muon_for(module: nn.Module, *, learning_rate: float, plain: tuple[str, ...]) -> Muon:
+    """Muon for `module`; parameters whose name contains one of `plain`, and all vectors, get AdamW."""
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for name, parameter in module.named_parameters():
+        is_matrix = parameter.ndim >= 2 and not any(part in name for part in plain)
+        (matrices if is_matrix else others).append(parameter)
+    return Muon(matrices, others, learning_rate=learning_rate)

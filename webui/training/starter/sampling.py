@@ -1,0 +1,38 @@
+"""A plain DDIM sampler on the training networks, to look at pictures while they train."""
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+
+from webui.training.starter.compose import Pixels
+from webui.training.starter.diffusion import Denoiser, scheduler
+from webui.training.starter.latents import Affine
+from webui.training.starter.networks import LATENT_FACTOR, NATIVE_SIZE
+from webui.training.starter.vae import to_pixels
+
+
+@torch.no_grad()
+def sample(
+    denoiser: Denoiser,
+    vae: AutoencoderKL,
+    affine: Affine,
+    token_ids: Tensor,
+    empty_ids: Tensor,
+    seeds: list[int],
+    *,
+    num_inference_steps: int = 20,
+    guidance_scale: float = 5.0,
+) -> Pixels:
+    """One picture per row of `token_ids` (B, 77), from its seed: uint8 (B, 128, 128, 3)."""
+    steps = scheduler()
+    steps.set_timesteps(num_inference_steps)
+    context = denoiser.encode_text(torch.cat([empty_ids.expand(len(token_ids), -1), token_ids]))
+    side = NATIVE_SIZE // LATENT_FACTOR
+    latents = torch.stack([torch.randn(4, side, side, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+    for timestep in steps.timesteps:
+        doubled = torch.cat([latents, latents])
+        unconditional, conditional = denoiser(doubled, timestep.expand(len(doubled)), context).chunk(2)
+        guided = unconditional + guidance_scale * (conditional - unconditional)
+        latents = steps.step(guided, timestep, latents).prev_sample
+    mean, deviation = (torch.tensor(values)[:, None, None] for values in (affine.mean, affine.deviation))
+    return to_pixels(vae.decode(latents * deviation + mean).sample)

@@ -1,0 +1,268 @@
+"""The stages in order, what each one reads and writes in the work directory, and the command line."""
+
+import argparse
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from PIL import Image
+from torch import nn
+from transformers import CLIPTokenizer
+
+from webui.training.starter import vae as vae_stage
+from webui.training.starter.compose import Pixels
+from webui.training.starter.diffusion import Denoiser, train_denoiser
+from webui.training.starter.evaluate import evaluate, prompts_to_watch
+from webui.training.starter.export import SIZE_BUDGET_BYTES, export, size_bytes
+from webui.training.starter.latents import Affine, encode_shard, load_pool, measure_affine, pool_shards
+from webui.training.starter.loop import Plan
+from webui.training.starter.networks import Sizes, build_text_encoder, build_unet, build_vae
+from webui.training.starter.ranks import Ranks, join, launch
+from webui.training.starter.sampling import sample
+from webui.training.starter.sprites import fetch, load_other_sprites, load_sprites
+from webui.training.starter.tokenizer import encode, load_tokenizer, training_lines, write_tokenizer
+
+STAGES = ("vae", "encode", "unet", "export", "evaluate")
+TRAINED_STAGES = ("vae", "encode", "unet")
+OTHER_ICONS_EVERY = 8
+
+
+@dataclass(frozen=True, slots=True)
+class WorkDir:
+    """Where each stage leaves its results."""
+
+    root: Path
+
+    @property
+    def packages(self) -> Path:
+        return self.root / "packages"
+
+    @property
+    def vae_state(self) -> Path:
+        return self.root / "vae.pt"
+
+    @property
+    def unet_state(self) -> Path:
+        return self.root / "unet.pt"
+
+    @property
+    def latents(self) -> Path:
+        return self.root / "latents"
+
+    @property
+    def tokenizer(self) -> Path:
+        return self.root / "tokenizer"
+
+    @property
+    def pid_file(self) -> Path:
+        return self.root / "pids"
+
+    @property
+    def meeting(self) -> Path:
+        return self.root / "pids.meeting"
+
+
+def main(arguments: list[str]) -> int:
+    """Run the stages that `arguments` name; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    options.export_dir = options.export_dir or [Path("models/starter")]
+    if options.stage == "all":
+        return max(main([stage, *arguments[1:]]) for stage in STAGES)
+    work = WorkDir(options.work_dir)
+    fetch(work.packages)
+    if options.stage not in TRAINED_STAGES:
+        return _export(work, options) if options.stage == "export" else _evaluate(options)
+    if not (work.tokenizer / "vocab.json").exists():
+        write_tokenizer(work.tokenizer, training_lines())
+    if options.rank is None:
+        return launch(arguments, num_processes=_num_processes(), pid_file=work.pid_file)
+    torch.manual_seed(options.seed)
+    run = {"vae": _run_vae, "encode": _run_encode, "unet": _run_unet}[options.stage]
+    run(work, options, join(options.rank, _num_processes(), work.meeting))
+    return 0
+
+
+def _num_processes() -> int:
+    return 1 if torch.cuda.is_available() else 2
+
+
+def _run_vae(work: WorkDir, options: argparse.Namespace, ranks: Ranks) -> None:
+    """Train the autoencoder and report its quality on held-out pictures at each save."""
+    archive = fetch(work.packages)
+    sprites = load_sprites(archive)
+    other = load_other_sprites(archive, keep_every=OTHER_ICONS_EVERY)
+    crops = vae_stage.Crops(sprites, other, vae_stage.load_photos(vae_stage.TRAINING_PHOTOS), seed=options.seed)
+    held_out = vae_stage.validation_pictures(sprites, 48)
+    photos = vae_stage.photo_pictures(16)
+
+    def report(averaged: nn.Module, step: int) -> None:
+        assert isinstance(averaged, AutoencoderKL)
+        icons_back = vae_stage.reconstruct(averaged, held_out)
+        photos_back = vae_stage.reconstruct(averaged, photos)
+        _write_sheet(np.concatenate([held_out[:12], icons_back[:12], photos[:12], photos_back[:12]]), work, "vae", 12)
+        icons, held = vae_stage.mean_psnr(held_out, icons_back), vae_stage.mean_psnr(photos, photos_back)
+        print(f"{time.strftime('%H:%M:%S')} vae step {step}: icons {icons:.2f} dB, photos {held:.2f} dB", flush=True)
+
+    plan = Plan(
+        num_steps=options.vae_steps,
+        learning_rate=options.vae_rate,
+        warmup_steps=30,
+        cooldown_steps=round(options.vae_steps * 0.35),
+        ema_decay=0.99,
+        checkpoint_every_s=options.checkpoint_every_s,
+    )
+    vae_stage.train_vae(build_vae(Sizes()), crops, plan, ranks=ranks, checkpoint=work.vae_state, on_checkpoint=report)
+
+
+def _run_encode(work: WorkDir, options: argparse.Namespace, ranks: Ranks) -> None:
+    """Fill the pool; the ranks share the shards."""
+    sprites = load_sprites(fetch(work.packages))
+    vae = _load_vae(work).to(ranks.device, memory_format=torch.channels_last)
+    tokenizer = load_tokenizer(work.tokenizer)
+    for position, shard in enumerate(pool_shards(options.num_shards)):
+        if position % ranks.count == ranks.index:
+            encode_shard(
+                shard,
+                work.latents,
+                sprites=sprites,
+                vae=vae,
+                tokenize=lambda captions: encode(tokenizer, captions),
+                seed=options.seed,
+            )
+            print(f"{time.strftime('%H:%M:%S')} {shard.path(work.latents).name}", flush=True)
+
+
+def _run_unet(work: WorkDir, options: argparse.Namespace, ranks: Ranks) -> None:
+    """Train the U-Net and the text encoder; at each save draw a contact sheet and refresh the export."""
+    tokenizer = load_tokenizer(work.tokenizer)
+    shards = pool_shards(options.num_shards)
+    affine = _affine(work)
+    pool = load_pool(work.latents, shards, affine)
+    empty_ids = encode(tokenizer, [""])[0]
+    vae = _load_vae(work)
+    exported_at = -float("inf")
+
+    def report(averaged: nn.Module, step: int) -> None:
+        nonlocal exported_at
+        assert isinstance(averaged, Denoiser)
+        if options.export_every_s and time.monotonic() - exported_at > options.export_every_s:
+            _draw(work, averaged, vae, affine, tokenizer, step)
+            _write_export(work, options, averaged, step)
+            exported_at = time.monotonic()
+
+    plan = Plan(
+        num_steps=options.unet_steps,
+        learning_rate=options.unet_rate,
+        warmup_steps=50,
+        cooldown_steps=options.unet_cooldown_steps,
+        ema_decay=0.995,
+        checkpoint_every_s=options.checkpoint_every_s,
+    )
+    train_denoiser(
+        _build_denoiser(tokenizer),
+        pool,
+        empty_ids,
+        plan,
+        batch_size=options.batch_size,
+        seed=options.seed,
+        ranks=ranks,
+        checkpoint=work.unet_state,
+        on_checkpoint=report,
+    )
+
+
+def _export(work: WorkDir, options: argparse.Namespace) -> int:
+    """Write the averaged weights of the last save to `--export-dir`."""
+    denoiser = _build_denoiser(load_tokenizer(work.tokenizer))
+    step = 0
+    if work.unet_state.exists():
+        state = torch.load(work.unet_state, map_location="cpu", weights_only=True)
+        denoiser.load_state_dict(state["averaged"])
+        step = int(state["step"])
+    _write_export(work, options, denoiser, step)
+    return 0
+
+
+def _write_export(work: WorkDir, options: argparse.Namespace, denoiser: Denoiser, step: int) -> None:
+    for folder in options.export_dir:
+        export(
+            folder,
+            denoiser=denoiser,
+            vae=_load_vae(work),
+            affine=_affine(work),
+            tokenizer=load_tokenizer(work.tokenizer),
+            tokenizer_files=work.tokenizer,
+            sprites=load_sprites(fetch(work.packages)),
+            provenance={"unet_steps": step, "batch_size": options.batch_size, "seed": options.seed},
+        )
+        print(f"{time.strftime('%H:%M:%S')} exported step {step}, {size_bytes(folder)} bytes", flush=True)
+        assert size_bytes(folder) <= SIZE_BUDGET_BYTES
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    """Measure the exported model and print the figures as JSON."""
+    work = WorkDir(options.work_dir)
+    result = evaluate(options.export_dir[0], load_sprites(fetch(work.packages)), sheet=work.root / "evaluation.png")
+    print(json.dumps(result, indent=2))
+    return 0
+
+
+def _draw(
+    work: WorkDir, denoiser: Denoiser, vae: AutoencoderKL, affine: Affine, tokenizer: CLIPTokenizer, step: int
+) -> None:
+    prompts = prompts_to_watch()
+    token_ids, empty_ids = (torch.from_numpy(encode(tokenizer, text).astype(np.int64)) for text in (prompts, [""]))
+    networks = denoiser.to(vae.device)
+    pictures = sample(networks, vae, affine, token_ids, empty_ids, list(range(len(prompts))))
+    _write_sheet(pictures, work, f"sheet-{step:06}", 8)
+
+
+def _write_sheet(pictures: Pixels, work: WorkDir, name: str, columns: int) -> None:
+    """Save `pictures` (N, H, W, 3) as a grid; N is a multiple of `columns`."""
+    rows = pictures.reshape(-1, columns, *pictures.shape[1:])
+    Image.fromarray(np.concatenate([np.concatenate(list(row), axis=1) for row in rows])).save(work.root / f"{name}.png")
+
+
+def _load_vae(work: WorkDir) -> AutoencoderKL:
+    vae = build_vae(Sizes())
+    vae.load_state_dict(torch.load(work.vae_state, map_location="cpu", weights_only=True)["averaged"])
+    return vae
+
+
+def _affine(work: WorkDir) -> Affine:
+    return measure_affine(pool_shards(1)[0].path(work.latents))
+
+
+def _build_denoiser(tokenizer: CLIPTokenizer) -> Denoiser:
+    sizes = Sizes()
+    text_encoder = build_text_encoder(
+        sizes,
+        vocab_size=len(tokenizer),
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    return Denoiser(build_unet(sizes), text_encoder)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m webui.training.starter", description=__doc__)
+    parser.add_argument("stage", choices=("all", *STAGES))
+    parser.add_argument("--work-dir", type=Path, required=True, help="data, checkpoints and logs; never the repository")
+    parser.add_argument("--export-dir", type=Path, action="append", help="may be given twice; default models/starter")
+    parser.add_argument("--export-every-s", type=float, default=0.0, help="refresh the export while training; 0: don't")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--vae-steps", type=int, default=2000, help="35 %% of them with a falling learning rate")
+    parser.add_argument("--vae-rate", type=float, default=3e-3)
+    parser.add_argument("--num-shards", type=int, default=16, help="of 1024 pictures of the native size")
+    parser.add_argument("--unet-steps", type=int, default=2400)
+    parser.add_argument("--unet-cooldown-steps", type=int, default=600, help="last steps, with a falling learning rate")
+    parser.add_argument("--unet-rate", type=float, default=1.2e-3)
+    parser.add_argument("--batch-size", type=int, default=96, help="pictures per step over all processes")
+    parser.add_argument("--checkpoint-every-s", type=float, default=240.0)
+    parser.add_argument("--rank", type=int, help=argparse.SUPPRESS)
+    parser.set_defaults(export_dir=None)
+    return parser

@@ -1,0 +1,91 @@
+"""A byte-pair tokenizer in CLIP's file format, trained on the captions: a few hundred words, any Unicode by bytes."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Tokenizer, models, trainers
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import CLIPTokenizer
+
+from webui.training.starter.captions import OPENINGS, PORTRAIT_OPENINGS
+from webui.training.starter.networks import MAX_TOKENS
+from webui.training.starter.vocabulary import (
+    COLOURS,
+    CONCEPTS,
+    DEGRADED_WORDS,
+    PLACES,
+    QUALITY_WORDS,
+    SCENES,
+    SKIN_TONES,
+    STYLES,
+)
+
+TokenIds = npt.NDArray[np.int16]
+
+START, END = "<|startoftext|>", "<|endoftext|>"
+WORD_END = "</w>"
+
+# Words people write in prompts though no picture here shows them: one token each rather than a string of letters.
+PROMPT_WORDS = """
+the and with without of in on at by for from to into over under behind near very not no two three many one
+photo photograph painting drawing sketch render artwork portrait style cinematic lighting dramatic soft light shadow
+realistic anime cartoon watercolor oil digital art beautiful cute pretty happy sad smiling young old big small tiny
+face head hair eyes hat beard glasses skin body hands full close up view front side looking sitting standing wearing
+high low best worst quality masterpiece detailed sharp focus blurry bad ugly deformed cropped watermark text signature
+sky cloud sun moon stars water sea ocean forest mountain city street room window table field grass sand ice rain
+colorful bright dark vivid pastel simple plain empty background foreground bokeh 4k 8k hd
+"""
+
+
+def training_lines() -> list[str]:
+    """Lines that hold every word a caption can use, each often enough to become one token."""
+    phrases = [word for concept in CONCEPTS for word in concept.words]
+    phrases += [*COLOURS, "grey", *SKIN_TONES, *PLACES, *STYLES, *QUALITY_WORDS, *DEGRADED_WORDS]
+    phrases += [phrase for scene in SCENES for phrase in (scene.name, scene.phrase)]
+    phrases += [*OPENINGS, *PORTRAIT_OPENINGS, "a", "an", "gradient background", "in front of", "with skin", ","]
+    return [*phrases, *PROMPT_WORDS.split()]
+
+
+def write_tokenizer(folder: Path, lines: Iterable[str]) -> CLIPTokenizer:
+    """Train on `lines`, write vocab.json and merges.txt to `folder`, and load the result."""
+    merges = _learn_merges(lines)
+    letters = sorted(ByteLevel.alphabet())
+    tokens = [*letters, *(letter + WORD_END for letter in letters), *("".join(pair) for pair in merges), START, END]
+    vocab = {token: index for index, token in enumerate(dict.fromkeys(tokens))}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.json").write_text(json.dumps(vocab, ensure_ascii=False), encoding="utf-8")
+    rows = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
+    (folder / "merges.txt").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return load_tokenizer(folder)
+
+
+def load_tokenizer(folder: Path) -> CLIPTokenizer:
+    """The tokenizer written to `folder`."""
+    tokenizer = CLIPTokenizer.from_pretrained(str(folder), model_max_length=MAX_TOKENS)
+    assert isinstance(tokenizer, CLIPTokenizer)
+    return tokenizer
+
+
+def encode(tokenizer: CLIPTokenizer, captions: list[str]) -> TokenIds:
+    """(B, 77) int16, padded with the end token."""
+    ids = tokenizer(captions, padding="max_length", max_length=MAX_TOKENS, truncation=True).input_ids
+    return np.asarray(ids, np.int16)
+
+
+def _learn_merges(lines: Iterable[str]) -> list[tuple[str, str]]:
+    """Merge pairs, most useful first, under CLIP's own splitting rules."""
+    learner = Tokenizer(models.BPE(end_of_word_suffix=WORD_END, continuing_subword_prefix=""))
+    rules = CLIPTokenizer().backend_tokenizer
+    learner.normalizer, learner.pre_tokenizer = rules.normalizer, rules.pre_tokenizer
+    trainer = trainers.BpeTrainer(
+        vocab_size=4096,
+        min_frequency=1,
+        show_progress=False,
+        end_of_word_suffix=WORD_END,
+        initial_alphabet=ByteLevel.alphabet(),
+    )
+    learner.train_from_iterator(lines, trainer)
+    return [tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]]

@@ -1,0 +1,145 @@
+"""The autoencoder stage: crops of composed pictures, other icons and a few free photographs.
+
+Loss: L1, edges, L1 at half size and squared error, with a light pull of the latents towards a unit normal.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from PIL import Image
+from skimage import data
+from torch import Tensor, nn
+from torch.nn import functional
+
+from webui.training.starter.compose import Pixels, Sprites, render, sample_layout
+from webui.training.starter.loop import Plan, train
+from webui.training.starter.muon import muon_for
+from webui.training.starter.networks import NATIVE_SIZE
+from webui.training.starter.ranks import Ranks
+
+# Public domain or CC0, each by its own notice in `skimage.data`; "coffee" is kept back to measure with.
+TRAINING_PHOTOS = ("astronaut", "chelsea", "camera", "rocket", "brick", "grass", "gravel")
+HELD_OUT_PHOTO = "coffee"
+PHOTO_SHARE = 0.12
+OTHER_ICON_SHARE = 0.18
+CROP_SIZE = 64
+CROPS_PER_STEP = 16
+FULL_SIZE_SHARE = 0.2  # the last steps see whole pictures
+KL_WEIGHT = 6e-4
+VALIDATION_SEED = 900_000
+
+
+def load_photos(names: tuple[str, ...]) -> list[Image.Image]:
+    """The named scikit-image photographs, RGB."""
+    return [Image.fromarray(getattr(data, name)()).convert("RGB") for name in names]
+
+
+class Crops:
+    """A deterministic source of training crops: the picture depends on (seed, step, rank) only."""
+
+    def __init__(self, sprites: Sprites, other: list[Image.Image], photos: list[Image.Image], *, seed: int) -> None:
+        self._sprites = {**sprites, **{f"_{index}": sprite for index, sprite in enumerate(other)}}
+        self._keys = tuple(sprites)
+        self._other_keys = tuple(f"_{index}" for index in range(len(other)))
+        self._photos = photos
+        self._seed = seed
+
+    def batch(self, step: int, rank: int, count: int, size: int) -> Tensor:
+        """(count, 3, size, size) float32 in [-1, 1]."""
+        rng = np.random.default_rng([self._seed, step, rank])
+        return to_tensor(np.stack([self._crop(rng, size) for _ in range(count)]))
+
+    def _crop(self, rng: np.random.Generator, size: int) -> Pixels:
+        kind = rng.random()
+        if self._photos and kind < PHOTO_SHARE:
+            return _photo_crop(self._photos[int(rng.integers(len(self._photos)))], rng, size)
+        keys = self._other_keys if self._other_keys and kind < PHOTO_SHARE + OTHER_ICON_SHARE else self._keys
+        picture = render(sample_layout(rng, keys), self._sprites, NATIVE_SIZE, NATIVE_SIZE)
+        top, left = (int(rng.integers(NATIVE_SIZE - size + 1)) for _ in range(2))
+        return picture[top : top + size, left : left + size]
+
+
+def _photo_crop(photo: Image.Image, rng: np.random.Generator, size: int) -> Pixels:
+    side = int(rng.integers(size, min(photo.size) + 1))
+    left, top = int(rng.integers(photo.width - side + 1)), int(rng.integers(photo.height - side + 1))
+    crop = photo.crop((left, top, left + side, top + side)).resize((size, size), Image.Resampling.BICUBIC)
+    return np.asarray(crop)
+
+
+def to_tensor(pixels: Pixels) -> Tensor:
+    """uint8 (B, H, W, 3) to float32 (B, 3, H, W) in [-1, 1]."""
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+
+
+def reconstruction_loss(output: Tensor, target: Tensor) -> Tensor:
+    """Scalar; both (B, 3, H, W) in [-1, 1]."""
+    difference = output - target
+    edges = sum(difference.diff(dim=axis).abs().mean() for axis in (-1, -2))
+    halved = functional.avg_pool2d(difference, 2).abs().mean()
+    return difference.abs().mean() + 0.5 * edges + 0.5 * halved + difference.square().mean()
+
+
+def train_vae(
+    vae: AutoencoderKL,
+    crops: Crops,
+    plan: Plan,
+    *,
+    ranks: Ranks,
+    checkpoint: Path,
+    on_checkpoint: Callable[[nn.Module, int], None],
+) -> AutoencoderKL:
+    """Train to the end of `plan`; returns the averaged weights."""
+    full_size_from = round(plan.num_steps * (1 - FULL_SIZE_SHARE))
+
+    def loss_of(step: int) -> Tensor:
+        full_size = step >= full_size_from
+        size = NATIVE_SIZE if full_size else CROP_SIZE
+        count = CROPS_PER_STEP * CROP_SIZE**2 // size**2
+        pixels = crops.batch(step, ranks.index, max(1, count // ranks.count), size).to(ranks.device)
+        posterior = vae.encode(pixels.contiguous(memory_format=torch.channels_last)).latent_dist
+        noise = torch.randn(posterior.mean.shape, generator=torch.Generator().manual_seed(step * 64 + ranks.index))
+        output = vae.decode(posterior.mean + posterior.std * noise.to(ranks.device)).sample
+        kl: Tensor = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).mean()
+        return reconstruction_loss(output, pixels) + KL_WEIGHT * kl
+
+    vae.to(ranks.device, memory_format=torch.channels_last)
+    optimizer = muon_for(vae, learning_rate=plan.learning_rate, plain=("conv_in", "conv_out", "quant_conv"))
+    averaged = train(vae, optimizer, loss_of, plan, ranks=ranks, checkpoint=checkpoint, on_checkpoint=on_checkpoint)
+    assert isinstance(averaged, AutoencoderKL)
+    return averaged
+
+
+@torch.no_grad()
+def reconstruct(vae: AutoencoderKL, pixels: Pixels) -> Pixels:
+    """`pixels` uint8 (B, H, W, 3) through the latents and back, same shape."""
+    output = vae.decode(vae.encode(to_tensor(pixels).to(vae.device)).latent_dist.mean).sample
+    return to_pixels(output)
+
+
+def to_pixels(images: Tensor) -> Pixels:
+    """float (B, 3, H, W) in [-1, 1] to uint8 (B, H, W, 3)."""
+    scaled = images.float().clamp(-1, 1).add(1).mul(127.5).round()
+    return scaled.permute(0, 2, 3, 1).to(torch.uint8).cpu().numpy()
+
+
+def mean_psnr(first: Pixels, second: Pixels) -> float:
+    """Mean peak signal-to-noise ratio in dB over a batch of uint8 pictures."""
+    error = np.square(first.astype(np.float64) - second.astype(np.float64)).mean(axis=(1, 2, 3))
+    return float(np.mean(10 * np.log10(255.0**2 / np.maximum(error, 1e-9))))
+
+
+def validation_pictures(sprites: Sprites, count: int) -> Pixels:
+    """Composed pictures of a seed that training never uses, uint8 (count, 128, 128, 3)."""
+    keys = tuple(sprites)
+    rngs = (np.random.default_rng([VALIDATION_SEED, index]) for index in range(count))
+    return np.stack([render(sample_layout(rng, keys), sprites, NATIVE_SIZE, NATIVE_SIZE) for rng in rngs])
+
+
+def photo_pictures(count: int) -> Pixels:
+    """Crops of the photograph that training never sees, uint8 (count, 128, 128, 3)."""
+    photo = load_photos((HELD_OUT_PHOTO,))[0]
+    rngs = (np.random.default_rng([VALIDATION_SEED, index]) for index in range(count))
+    return np.stack([_photo_crop(photo, rng, NATIVE_SIZE) for rng in rngs])
