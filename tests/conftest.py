@@ -1,0 +1,65 @@
+"""What all tests share: a tiny checkpoint with random weights, and an engine on it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.models import write_checkpoint
+from webui.generation.events import ImageReady
+from webui.generation.request import GenerationRequest
+from webui.generation.run import Generator
+from webui.images.store import ImageStore
+from webui.jobs.cancel import CancelToken
+from webui.jobs.events import JobEvent
+from webui.pipeline.device import Device
+from webui.pipeline.manager import PipelineManager
+from webui.settings import CHECKOUT
+
+CPU = Device(torch_device=torch.device("cpu"), dtype=torch.float32, images_at_once=False)
+
+
+@pytest.fixture(scope="session")
+def tiny_models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A models folder with the checkpoints "tiny" (epsilon) and "tiny-v" (v-prediction)."""
+    models = tmp_path_factory.mktemp("models")
+    write_checkpoint(models / "checkpoints" / "tiny")
+    write_checkpoint(models / "checkpoints" / "tiny-v", prediction_type="v_prediction", seed=1)
+    return models
+
+
+@pytest.fixture(scope="session")
+def starter_dir() -> Path:
+    """The starter model that ships with the program."""
+    return CHECKOUT / "models" / "starter"
+
+
+@pytest.fixture(scope="session")
+def manager(tiny_models_dir: Path) -> PipelineManager:
+    return PipelineManager([tiny_models_dir, CHECKOUT / "models"], CPU)
+
+
+Generate = Callable[..., list[ImageReady]]
+
+
+@pytest.fixture
+def generate(manager: PipelineManager, tmp_path: Path) -> Generate:
+    """`generate(request, events=list, cancel=token)` on the CPU; pictures go below `tmp_path`."""
+    generator = Generator(manager, ImageStore(tmp_path / "outputs"))
+
+    def run(
+        request: GenerationRequest,
+        *,
+        events: list[JobEvent] | None = None,
+        cancel: CancelToken | None = None,
+        **more: object,
+    ) -> list[ImageReady]:
+        report = events.append if events is not None else _ignore
+        return generator.generate(request, report=report, cancel=cancel or CancelToken(), **more)  # type: ignore[arg-type]
+
+    return run
+
+
+def _ignore(event: JobEvent) -> None:
+    """Nobody listens."""
