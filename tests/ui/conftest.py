@@ -15,6 +15,7 @@ from playwright.sync_api import (
     Page,
     Playwright,
     Request,
+    expect,
     sync_playwright,
 )
 
@@ -30,7 +31,7 @@ CHROMIUM_ARGS = [
 ]
 # Gradio logs these when a page is left while one of its streams is open.
 STREAM_CLOSED = re.compile(r"AbortError|Connection errored out|BodyStreamBuffer was aborted|net::ERR_ABORTED")
-TIMEOUT_MS = 20_000
+TIMEOUT_MS = 30_000
 
 OpenPage = Callable[..., Page]
 
@@ -46,6 +47,7 @@ def gradio_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def playwright() -> Iterator[Playwright]:
+    expect.set_options(timeout=TIMEOUT_MS)
     with sync_playwright() as driver:
         yield driver
 
@@ -74,6 +76,47 @@ def open_page(browser: Browser, expected_errors: list[str]) -> Iterator[OpenPage
     contexts: list[BrowserContext] = []
     faults: list[str] = []
 
+    def open_one(**options: Any) -> Page:
+        contexts.append(new_context(browser, **options))
+        return watched_page(contexts[-1], faults)
+
+    yield open_one
+    for context in contexts:
+        context.close()
+    assert_none_unexpected(faults, expected_errors)
+
+
+@pytest.fixture
+def page(open_page: OpenPage) -> Page:
+    return open_page()
+
+
+@pytest.fixture(scope="module")
+def watched_warm_page(browser: Browser) -> Iterator[tuple[Page, list[str]]]:
+    faults: list[str] = []
+    context = new_context(browser)
+    yield watched_page(context, faults), faults
+    context.close()
+
+
+@pytest.fixture
+def warm_page(watched_warm_page: tuple[Page, list[str]], expected_errors: list[str]) -> Iterator[Page]:
+    """One page for all tests of a module, for those that can bring it back to its first state: far quicker."""
+    page, faults = watched_warm_page
+    faults.clear()
+    yield page
+    assert_none_unexpected(faults, expected_errors)
+
+
+def new_context(browser: Browser, **options: Any) -> BrowserContext:
+    context = browser.new_context(**{"viewport": {"width": 1440, "height": 900}, **options})
+    context.set_default_timeout(TIMEOUT_MS)
+    return context
+
+
+def watched_page(context: BrowserContext, faults: list[str]) -> Page:
+    """A page that notes errors and requests to foreign hosts in `faults`."""
+
     def note_console(message: ConsoleMessage) -> None:
         if message.type == "error":
             faults.append(f"console: {message.text} ({message.location.get('url', '')})")
@@ -83,27 +126,14 @@ def open_page(browser: Browser, expected_errors: list[str]) -> Iterator[OpenPage
         if address.scheme in {"http", "https", "ws", "wss"} and address.hostname not in {"127.0.0.1", "localhost"}:
             faults.append(f"external request: {request.url}")
 
-    def open_one(**options: Any) -> Page:
-        context = browser.new_context(**{"viewport": {"width": 1440, "height": 900}, **options})
-        contexts.append(context)
-        context.set_default_timeout(TIMEOUT_MS)
-        page = context.new_page()
-        page.on("console", note_console)
-        page.on("pageerror", lambda error: faults.append(f"uncaught: {error}"))
-        page.on("request", note_request)
-        return page
+    page = context.new_page()
+    page.on("console", note_console)
+    page.on("pageerror", lambda error: faults.append(f"uncaught: {error}"))
+    page.on("request", note_request)
+    return page
 
-    yield open_one
-    for context in contexts:
-        context.close()
-    unexpected = [
-        fault
-        for fault in faults
-        if not STREAM_CLOSED.search(fault) and not any(re.search(pattern, fault) for pattern in expected_errors)
-    ]
+
+def assert_none_unexpected(faults: list[str], expected_errors: list[str]) -> None:
+    known = [STREAM_CLOSED, *map(re.compile, expected_errors)]
+    unexpected = [fault for fault in faults if not any(pattern.search(fault) for pattern in known)]
     assert not unexpected, "\n".join(unexpected)
-
-
-@pytest.fixture
-def page(open_page: OpenPage) -> Page:
-    return open_page()
