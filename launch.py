@@ -167,8 +167,12 @@ def why_remake(venv: Path, stamp: dict[str, Any], build: str) -> str:
 
 
 def works(venv: Path, version: str) -> bool:
-    """Whether the environment's Python starts, has pip, and is still the version that it was made with."""
-    program = "import pip, sys; print('{}.{}'.format(*sys.version_info[:2]))"
+    """Whether the environment's Python starts, has all of pip, and is still the version that it was made with."""
+    program = (
+        "import sys; from importlib.metadata import distribution\n"
+        "assert distribution('pip').read_text('INSTALLER')\n"
+        "print('{}.{}'.format(*sys.version_info[:2]))"
+    )
     try:
         command = [str(python_of(venv)), "-I", "-c", program]
         answer = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -253,12 +257,12 @@ def set_up(venv: Path, lock: Path, build: str, guard: int) -> None:
     if reason:
         make_venv(venv, build, reason)
         stamp = {}
-    say(f"[2/3] Installing {count_packages(lock)} packages from {lock.name}")
+    say(f"[2/3] Installing what {lock.name} names")
     drop_half_installed(venv)
     if index.usable(venv):
         torch = [line for line in lock.read_text("utf-8").splitlines() if line.startswith("torch==")]
-        pip(venv, guard, "install", "--no-deps", "--retries=1", f"--extra-index-url={index.url}", *torch)
-    code, complaints = pip(venv, guard, "install", "-r", str(lock))
+        pip(venv, guard, "--no-deps", "--retries=1", f"--extra-index-url={index.url}", *torch)
+    code, complaints = pip(venv, guard, "-r", str(lock))
     if code:
         raise pip_error(code, complaints)
     locks = {**stamp.get("locks", {}), **{each.name: fingerprint(each) for each in (APP_LOCK, lock)}}
@@ -354,13 +358,14 @@ class TorchIndex:
 
 
 def pip(venv: Path, guard: int, *arguments: str) -> tuple[int, str]:
-    """Runs pip, which shows its own progress. Returns its exit code and what it complained about.
+    """Runs `pip install`, which shows its own progress. Returns its exit code and what it complained about.
 
+    Nothing is compiled ahead: most files are never imported, and the others compile when they are.
     pip holds the guard too: where only this process is killed, the next start waits until pip is done.
     """
-    command = [str(python_of(venv)), "-I", "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments]
+    command = [str(python_of(venv)), "-I", "-m", "pip", "install", "--no-input", "--no-compile", *arguments]
     environment = {key: value for key, value in os.environ.items() if key not in ("PIP_TARGET", "PIP_PREFIX")}
-    environment["PIP_USER"] = "0"
+    environment.update(PIP_USER="0", PIP_DISABLE_PIP_VERSION_CHECK="1")
     kept = () if sys.platform == "win32" else (guard,)
     process = subprocess.Popen(
         command, env=environment, pass_fds=kept, stderr=subprocess.PIPE, text=True, errors="replace"
@@ -385,10 +390,6 @@ def write_stamp(venv: Path, stamp: dict[str, Any]) -> None:
     fresh.replace(venv / STAMP)
 
 
-def count_packages(lock: Path) -> int:
-    return sum("==" in line for line in lock.read_text("utf-8").splitlines())
-
-
 def say(line: str) -> None:
     print(line, flush=True)
 
@@ -398,7 +399,8 @@ def say(line: str) -> None:
 
 def hand_over(command: list[str]) -> int:
     """Becomes `command`; where the system cannot do that, waits for it and returns its exit code."""
-    environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONHOME", "__PYVENV_LAUNCHER__")}
+    dropped = ("PYTHONHOME", "__PYVENV_LAUNCHER__", "PYTHONDONTWRITEBYTECODE")  # the last: see pip()
+    environment = {key: value for key, value in os.environ.items() if key not in dropped}
     environment.update(PYTHONPATH=str(CHECKOUT), PYTHONSAFEPATH="1", PYTHONNOUSERSITE="1", PYTHONUTF8="1")
     sys.stdout.flush()
     if os.name == "posix":
