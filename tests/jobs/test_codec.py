@@ -3,7 +3,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from webui.jobs.codec import BASE_EVENTS, EventCodec
@@ -21,6 +21,7 @@ class Sample(JobEvent):
 CODEC = EventCodec([Sample])
 
 
+@settings(deadline=None, max_examples=50)
 @given(
     st.builds(
         Sample,
@@ -35,6 +36,7 @@ def test_a_stored_event_comes_back_equal(event: Sample) -> None:
 
 
 @pytest.mark.parametrize("event_type", BASE_EVENTS)
+@settings(deadline=None, max_examples=20)
 @given(data=st.data())
 def test_every_base_event_comes_back_equal(event_type: type[JobEvent], data: st.DataObject) -> None:
     event = data.draw(st.builds(event_type))

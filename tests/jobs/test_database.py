@@ -32,6 +32,16 @@ def overwrite_the_middle(path: Path) -> None:
     path.write_bytes(data)
 
 
+def overwrite_the_index(path: Path) -> None:
+    """The tables themselves stay whole."""
+    with closing(sqlite3.connect(path)) as connection:
+        (page,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE type = 'index'").fetchone()
+        (page_size,) = connection.execute("PRAGMA page_size").fetchone()
+    data = bytearray(path.read_bytes())
+    data[(page - 1) * page_size : page * page_size] = bytes(page_size)
+    path.write_bytes(data)
+
+
 def cut_off_the_end(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:6000])
 
@@ -52,7 +62,14 @@ def put_a_foreign_table_there(path: Path) -> None:
 
 @pytest.mark.parametrize(
     "damage",
-    [overwrite_all, overwrite_the_middle, cut_off_the_end, make_the_payload_nonsense, put_a_foreign_table_there],
+    [
+        overwrite_all,
+        overwrite_the_middle,
+        overwrite_the_index,
+        cut_off_the_end,
+        make_the_payload_nonsense,
+        put_a_foreign_table_there,
+    ],
 )
 def test_a_damaged_database_says_what_to_do_and_doing_it_helps(
     queue: JobQueue, database: Path, open_queue: Callable[[], JobQueue], damage: Callable[[Path], None]
@@ -148,6 +165,13 @@ def test_an_end_that_cannot_be_written_is_seen_at_once_and_written_later(
     queue.close()
     queue = open_queue()
     assert [job.state for job in queue.jobs()] == [JobState.FAILED, JobState.FINISHED]
+
+
+def test_a_text_that_cannot_be_stored_leaves_the_queue_usable(queue: JobQueue) -> None:
+    with pytest.raises(UnicodeEncodeError):
+        queue.submit("generate", {}, owner="half a character: \ud800")
+    handle = queue.submit("generate", {"prompt": "half a character: \ud800"}, owner="ann")
+    assert [job.id for job in queue.jobs()] == [handle.id]
 
 
 def test_ended_jobs_are_forgotten_after_a_month(

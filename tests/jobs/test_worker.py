@@ -78,6 +78,13 @@ def test_a_kind_that_nobody_runs_fails_by_name(queue: JobQueue) -> None:
     assert "'embroider'" in failed.message
 
 
+def test_a_worker_that_waits_takes_a_new_job_at_once(queue: JobQueue) -> None:
+    with working(queue, succeed=succeed):
+        for _ in range(20):
+            handle = queue.submit("succeed", {}, owner="ann")
+            assert handle.wait(PATIENCE_S).state is JobState.FINISHED
+
+
 def test_an_image_skip_that_the_runner_does_not_catch_cancels_the_job(queue: JobQueue) -> None:
     def skip(_: JobContext) -> None:
         raise ImageSkipped

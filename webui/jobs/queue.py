@@ -187,7 +187,6 @@ class JobQueue:
         """Waits for the next job and marks it running. None if `stopping()`, which `wake` makes it ask again."""
         with self._lock:
             while not (stopping() or self._closed):
-                self._save_ends()
                 live = next((job for job in self._live.values() if job.state is JobState.QUEUED), None)
                 if live is None:
                     self._claimable.wait()
