@@ -100,7 +100,9 @@ def train_denoiser(
 
     denoiser.to(ranks.device)
     denoiser.unet.to(memory_format=torch.channels_last)
-    optimizer = muon_for(denoiser, learning_rate=plan.learning_rate, plain=("conv_in", "conv_out", "embeddings"))
+    optimizer = muon_for(
+        denoiser, learning_rate=plan.learning_rate, plain=("conv_in", "conv_out", "embeddings"), ranks=ranks
+    )
     return train(denoiser, optimizer, loss_of, plan, ranks=ranks, checkpoint=checkpoint, on_checkpoint=on_checkpoint)
 
 

@@ -54,7 +54,8 @@ def prompts_to_watch() -> list[str]:
 def evaluate(folder: Path, sprites: Sprites, *, sheet: Path, guidance_scale: float = 5.0) -> dict[str, object]:
     """Shares of right objects and backgrounds of the model in `folder`; writes a contact sheet."""
     rows = evaluation_prompts()
-    pictures = _draw_all(folder, [prompt for prompt, _, _ in rows], guidance_scale)
+    seeds = [FIRST_SEED + index for index in range(len(rows))]
+    pictures = draw(folder, [prompt for prompt, _, _ in rows], seeds, guidance_scale=guidance_scale)
     objects = Recogniser(sprites).recognise(pictures)
     colours = [border_colour(picture) for picture in pictures]
     grid = pictures.reshape(-1, COLUMNS, *pictures.shape[1:])
@@ -124,7 +125,8 @@ def _template(sprite: Image.Image, scale: float, centre: tuple[float, float]) ->
     return np.asarray(reduced, np.float32) / np.float32(255)
 
 
-def _draw_all(folder: Path, prompts: list[str], guidance_scale: float) -> Pixels:
+def draw(folder: Path, prompts: list[str], seeds: list[int], *, guidance_scale: float = 5.0) -> Pixels:
+    """One picture per prompt by the model in `folder`, 20 steps: uint8 (B, 128, 128, 3)."""
     unet = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32)
     text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32)
     vae = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32)
@@ -135,6 +137,6 @@ def _draw_all(folder: Path, prompts: list[str], guidance_scale: float) -> Pixels
     pictures = []
     for start in range(0, len(prompts), BATCH):
         token_ids = torch.from_numpy(encode(tokenizer, prompts[start : start + BATCH]).astype(np.int64))
-        seeds = [FIRST_SEED + start + row for row in range(len(token_ids))]
-        pictures.append(sample(denoiser, vae, affine, token_ids, empty_ids, seeds, guidance_scale=guidance_scale))
+        few = seeds[start : start + BATCH]
+        pictures.append(sample(denoiser, vae, affine, token_ids, empty_ids, few, guidance_scale=guidance_scale))
     return np.concatenate(pictures)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -60,39 +61,45 @@ def train(
     """
     averaged = copy.deepcopy(model).requires_grad_(False)
     first_step = _resume(model, averaged, optimizer, checkpoint, ranks.device)
-    stop = _StopFlag()
-    saved_at, window = time.monotonic(), _Window(first_step)
-    for step in range(first_step, plan.num_steps):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate_at(step, plan)
-        model.zero_grad(set_to_none=True)
-        loss = loss_of(step)
-        loss.backward()  # type: ignore[no-untyped-call]
-        leaving = average_gradients(model, ranks, stop=stop.is_set)
-        nn.utils.clip_grad_norm_(model.parameters(), plan.max_gradient_norm)
-        optimizer.step()
-        _update_average(averaged, model, min(plan.ema_decay, (1 + step) / (10 + step)))
-        done = step + 1
-        window.add(float(loss.detach()))
-        if ranks.is_first and done % plan.log_every == 0:
-            window.report(done, plan.num_steps)
-        due = time.monotonic() - saved_at > plan.checkpoint_every_s
-        if ranks.is_first and (due or leaving or done == plan.num_steps):
-            _save(model, averaged, optimizer, done, checkpoint)
-            on_checkpoint(averaged, done)
-            saved_at = time.monotonic()
-        if leaving:
-            raise SystemExit(143)
+    with _StopFlag() as stop:
+        saved_at, window = time.monotonic(), _Window(first_step)
+        for step in range(first_step, plan.num_steps):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate_at(step, plan)
+            model.zero_grad(set_to_none=True)
+            loss = loss_of(step)
+            loss.backward()  # type: ignore[no-untyped-call]
+            leaving = average_gradients(model, ranks, stop=stop.is_set)
+            nn.utils.clip_grad_norm_(model.parameters(), plan.max_gradient_norm)
+            optimizer.step()
+            _update_average(averaged, model, min(plan.ema_decay, (1 + step) / (10 + step)))
+            done = step + 1
+            window.add(float(loss.detach()))
+            if ranks.is_first and done % plan.log_every == 0:
+                window.report(done, plan.num_steps)
+            due = time.monotonic() - saved_at > plan.checkpoint_every_s
+            if ranks.is_first and (due or leaving or done == plan.num_steps):
+                _save(model, averaged, optimizer, done, checkpoint)
+                on_checkpoint(averaged, done)
+                saved_at = time.monotonic()
+            if leaving:
+                raise SystemExit(143)
     return averaged
 
 
 class _StopFlag:
-    """Set by SIGTERM or SIGINT; read once per step."""
+    """Set by SIGTERM or SIGINT while it is entered; read once per step."""
 
     def __init__(self) -> None:
         self.is_set = False
-        for signum in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(signum, self._set)
+
+    def __enter__(self) -> Self:
+        self._previous = {signum: signal.signal(signum, self._set) for signum in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for signum, handler in self._previous.items():
+            signal.signal(signum, handler)
 
     def _set(self, signum: int, frame: FrameType | None) -> None:
         self.is_set = True

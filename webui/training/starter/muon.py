@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from webui.training.starter.ranks import Ranks
+
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 UPDATE_RMS = 0.2  # root mean square of an AdamW update, which the orthogonal update is scaled to
 
@@ -27,11 +29,15 @@ def orthogonalize(matrix: Tensor, num_iterations: int = 5) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """`matrices` are updated as (shape[0], rest); `others` get AdamW with the same learning rate."""
+    """`matrices` are updated as (shape[0], rest); `others` get AdamW with the same learning rate.
+
+    Each rank orthogonalizes its share of the matrices and the ranks add up what they have.
+    """
 
     def __init__(
-        self, matrices: Iterable[nn.Parameter], others: Iterable[nn.Parameter], *, learning_rate: float
+        self, matrices: Iterable[nn.Parameter], others: Iterable[nn.Parameter], *, learning_rate: float, ranks: Ranks
     ) -> None:
+        self._ranks = ranks
         groups: list[dict[str, Any]] = [
             {"params": list(matrices), "orthogonal": True},
             {"params": list(others), "orthogonal": False},
@@ -43,24 +49,33 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """One update from the gradients; parameters without a gradient are left alone."""
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                update = self._orthogonal(parameter, group) if group["orthogonal"] else self._adam(parameter, group)
+            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if group["orthogonal"]:
+                updates = self._orthogonal_updates(parameters, group["momentum"])
+            else:
+                updates = [self._adam(parameter, group) for parameter in parameters]
+            for parameter, update in zip(parameters, updates, strict=True):
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
                 parameter.add_(update, alpha=-group["lr"])
 
-    def _orthogonal(self, parameter: nn.Parameter, group: dict[str, Any]) -> Tensor:
+    def _orthogonal_updates(self, parameters: list[nn.Parameter], momentum: float) -> list[Tensor]:
+        updates = []
+        for position, parameter in enumerate(parameters):
+            direction = self._direction(parameter, momentum)
+            mine = position % self._ranks.count == self._ranks.index
+            updates.append(_orthogonal_update(direction) if mine else torch.zeros_like(direction))
+        if self._ranks.count > 1:
+            self._ranks.add_up(updates)
+        return updates
+
+    def _direction(self, parameter: nn.Parameter, momentum: float) -> Tensor:
         state, gradient = self.state[parameter], parameter.grad
         assert gradient is not None
         if not state:
             state["momentum"] = torch.zeros_like(parameter)
-        state["momentum"].lerp_(gradient, 1 - group["momentum"])
-        direction = gradient.lerp(state["momentum"], group["momentum"])
-        matrix = direction.reshape(direction.shape[0], -1)
-        scale = UPDATE_RMS * max(matrix.shape) ** 0.5
-        update: Tensor = orthogonalize(matrix) * scale
-        return update.reshape(parameter.shape)
+        state["momentum"].lerp_(gradient, 1 - momentum)
+        direction: Tensor = gradient.lerp(state["momentum"], momentum)
+        return direction
 
     def _adam(self, parameter: nn.Parameter, group: dict[str, Any]) -> Tensor:
         state, gradient, (beta1, beta2) = self.state[parameter], parameter.grad, group["betas"]
@@ -77,11 +92,17 @@ class Muon(torch.optim.Optimizer):
         return update
 
 
-def muon_for(module: nn.Module, *, learning_rate: float, plain: tuple[str, ...]) -> Muon:
+def _orthogonal_update(direction: Tensor) -> Tensor:
+    matrix = direction.reshape(direction.shape[0], -1)
+    update: Tensor = orthogonalize(matrix) * (UPDATE_RMS * max(matrix.shape) ** 0.5)
+    return update.reshape(direction.shape)
+
+
+def muon_for(module: nn.Module, *, learning_rate: float, plain: tuple[str, ...], ranks: Ranks) -> Muon:
     """Muon for `module`; parameters whose name contains one of `plain`, and all vectors, get AdamW."""
     matrices: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     for name, parameter in module.named_parameters():
         is_matrix = parameter.ndim >= 2 and not any(part in name for part in plain)
         (matrices if is_matrix else others).append(parameter)
-    return Muon(matrices, others, learning_rate=learning_rate)
+    return Muon(matrices, others, learning_rate=learning_rate, ranks=ranks)

@@ -15,8 +15,8 @@ from types import FrameType
 
 import torch
 import torch.distributed as dist
-from torch._C._distributed_c10d import FileStore
 from torch import Tensor, nn
+from torch._C._distributed_c10d import FileStore
 
 WORKER_ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": "2000000000",
@@ -47,6 +47,13 @@ class Ranks:
         if self.count > 1:
             dist.all_reduce(tensor)
             tensor.div_(self.count)
+
+    def add_up(self, tensors: list[Tensor]) -> None:
+        """Replace each tensor by its sum over all processes, in one exchange."""
+        flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+        dist.all_reduce(flat)
+        for tensor, piece in zip(tensors, torch.split(flat, [tensor.numel() for tensor in tensors]), strict=True):
+            tensor.copy_(piece.view(tensor.shape))
 
 
 def launch(arguments: list[str], *, num_processes: int, pid_file: Path) -> int:

@@ -1,12 +1,13 @@
 """A byte-pair tokenizer in CLIP's file format, trained on the captions: a few hundred words, any Unicode by bytes."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Tokenizer, models, trainers
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTokenizer
 
@@ -24,6 +25,7 @@ from webui.training.starter.vocabulary import (
 )
 
 TokenIds = npt.NDArray[np.int16]
+Pair = tuple[str, str]
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 WORD_END = "</w>"
@@ -75,17 +77,35 @@ def encode(tokenizer: CLIPTokenizer, captions: list[str]) -> TokenIds:
     return np.asarray(ids, np.int16)
 
 
-def _learn_merges(lines: Iterable[str]) -> list[tuple[str, str]]:
-    """Merge pairs, most useful first, under CLIP's own splitting rules."""
-    learner = Tokenizer(models.BPE(end_of_word_suffix=WORD_END, continuing_subword_prefix=""))
+def _learn_merges(lines: Iterable[str]) -> list[Pair]:
+    """Merge pairs, most frequent first and ties by spelling, until every word of `lines` is one token."""
+    words = Counter(word for line in lines for word in _split(line))
+    spellings = {word: [*word[:-1], word[-1] + WORD_END] for word in words}
+    merges: list[Pair] = []
+    while True:
+        pairs: Counter[Pair] = Counter()
+        for word, parts in spellings.items():
+            for pair in pairwise(parts):
+                pairs[pair] += words[word]
+        if not pairs:
+            return merges
+        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        merges.append(best)
+        spellings = {word: _merge(parts, best) for word, parts in spellings.items()}
+
+
+def _split(line: str) -> list[str]:
+    """The words of `line` in CLIP's byte letters, by CLIP's own rules."""
     rules = CLIPTokenizer().backend_tokenizer
-    learner.normalizer, learner.pre_tokenizer = rules.normalizer, rules.pre_tokenizer
-    trainer = trainers.BpeTrainer(
-        vocab_size=4096,
-        min_frequency=1,
-        show_progress=False,
-        end_of_word_suffix=WORD_END,
-        initial_alphabet=ByteLevel.alphabet(),
-    )
-    learner.train_from_iterator(lines, trainer)
-    return [tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]]
+    return [word for word, _ in rules.pre_tokenizer.pre_tokenize_str(rules.normalizer.normalize_str(line))]
+
+
+def _merge(parts: list[str], pair: Pair) -> list[str]:
+    """`parts` with each occurrence of `pair` joined, from the left."""
+    joined: list[str] = []
+    for part in parts:
+        if joined and (joined[-1], part) == pair:
+            joined[-1] += part
+        else:
+            joined.append(part)
+    return joined

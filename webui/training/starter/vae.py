@@ -106,7 +106,9 @@ def train_vae(
         return reconstruction_loss(output, pixels) + KL_WEIGHT * kl
 
     vae.to(ranks.device, memory_format=torch.channels_last)
-    optimizer = muon_for(vae, learning_rate=plan.learning_rate, plain=("conv_in", "conv_out", "quant_conv"))
+    optimizer = muon_for(
+        vae, learning_rate=plan.learning_rate, plain=("conv_in", "conv_out", "quant_conv"), ranks=ranks
+    )
     averaged = train(vae, optimizer, loss_of, plan, ranks=ranks, checkpoint=checkpoint, on_checkpoint=on_checkpoint)
     assert isinstance(averaged, AutoencoderKL)
     return averaged

@@ -1,0 +1,107 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+
+from tests.training.starter_helpers import synthetic_sprites
+from webui.training.starter.diffusion import Denoiser
+from webui.training.starter.evaluate import border_colour, draw
+from webui.training.starter.export import SIZE_BUDGET_BYTES, export, fold_affine, size_bytes
+from webui.training.starter.latents import Affine
+from webui.training.starter.networks import SCALING_FACTOR, Sizes, build_text_encoder, build_unet, build_vae
+from webui.training.starter.tokenizer import training_lines, write_tokenizer
+from webui.training.starter.vae import reconstruct
+from webui.training.starter.vocabulary import COLOURS, CONCEPTS
+
+TINY = Sizes(vae_channels=(8, 8, 8, 8), unet_channels=(8, 16, 16), text_width=16, text_layers=2, text_heads=2)
+AFFINE = Affine((0.5, -1.0, 0.0, 2.0), (1.5, 0.5, 3.0, 1.0))
+EXPORTED = {
+    *("model_index.json", "atelier.json", "sample.png", "scheduler/scheduler_config.json"),
+    *("tokenizer/vocab.json", "tokenizer/merges.txt", "tokenizer/tokenizer_config.json"),
+    *("unet/config.json", "unet/diffusion_pytorch_model.safetensors"),
+    *("vae/config.json", "vae/diffusion_pytorch_model.safetensors"),
+    *("text_encoder/config.json", "text_encoder/model.safetensors"),
+}
+
+
+def _export_tiny(folder: Path, files: Path) -> None:
+    torch.manual_seed(0)
+    tokenizer = write_tokenizer(files, training_lines())
+    text_encoder = build_text_encoder(
+        TINY, vocab_size=len(tokenizer), bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id
+    )
+    export(
+        folder,
+        denoiser=Denoiser(build_unet(TINY), text_encoder),
+        vae=build_vae(TINY),
+        affine=AFFINE,
+        tokenizer=tokenizer,
+        tokenizer_files=files,
+        sprites=synthetic_sprites(),
+        provenance={"unet_steps": 0},
+    )
+
+
+def _files(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_an_export_is_a_pipeline_that_diffusers_loads_and_runs(tmp_path: Path) -> None:
+    _export_tiny(tmp_path / "model", tmp_path / "files")
+    assert _files(tmp_path / "model") == EXPORTED
+    pipeline = StableDiffusionPipeline.from_pretrained(tmp_path / "model", torch_dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    image = pipeline("a red apple", num_inference_steps=2, output_type="np").images[0]
+    assert image.shape == (128, 128, 3)
+
+
+def test_exporting_again_keeps_the_card_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    _export_tiny(tmp_path / "model", tmp_path / "files")
+    (tmp_path / "model" / "README.md").write_text("card")
+    _export_tiny(tmp_path / "model", tmp_path / "files")
+    assert _files(tmp_path / "model") == EXPORTED | {"README.md"}
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "files"}
+
+
+def test_folding_the_affine_changes_the_latents_and_not_the_pictures() -> None:
+    torch.manual_seed(0)
+    vae = build_vae(TINY)
+    folded = fold_affine(vae, AFFINE)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3)).astype(np.uint8)
+    difference = reconstruct(vae, pixels).astype(int) - reconstruct(folded, pixels).astype(int)
+    assert np.abs(difference).max() <= 1
+    images = torch.rand(1, 3, 64, 64) * 2 - 1
+    with torch.no_grad():
+        raw, scaled = (network.encode(images).latent_dist for network in (vae, folded))
+    mean, deviation = (torch.tensor(values)[:, None, None] for values in (AFFINE.mean, AFFINE.deviation))
+    assert torch.allclose(scaled.mean * SCALING_FACTOR, (raw.mean - mean) / deviation, atol=1e-4)
+    assert torch.allclose(scaled.std * SCALING_FACTOR, raw.std / deviation, rtol=1e-4)
+
+
+def test_the_shipped_model_loads_in_diffusers_within_its_size(starter_dir: Path) -> None:
+    assert size_bytes(starter_dir) <= SIZE_BUDGET_BYTES
+    pipeline = StableDiffusionPipeline.from_pretrained(starter_dir)
+    assert pipeline.scheduler.config.prediction_type == "v_prediction"
+    assert pipeline.vae.config.scaling_factor == SCALING_FACTOR
+
+
+def test_the_shipped_word_list_is_the_one_it_was_trained_on(starter_dir: Path) -> None:
+    words = json.loads((starter_dir / "atelier.json").read_text(encoding="utf-8"))
+    assert words["concepts"] == [concept.name for concept in CONCEPTS]
+    assert words["colours"] == list(COLOURS)
+    assert words["native_size"] == 128
+    assert len(words["example_prompts"]) >= 12
+
+
+@pytest.mark.parametrize("name", ["README.md", "NOTICE"])
+def test_the_shipped_model_carries_its_card_and_notices(starter_dir: Path, name: str) -> None:
+    assert "MIT" in (starter_dir / name).read_text(encoding="utf-8")
+
+
+def test_the_shipped_model_draws_the_background_it_is_asked_for(starter_dir: Path) -> None:
+    colours = ["red", "blue", "green", "white"]
+    pictures = draw(starter_dir, [f"a dog on a {colour} background" for colour in colours], [1, 2, 3, 4])
+    assert [border_colour(picture) for picture in pictures] == colours

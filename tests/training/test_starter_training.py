@@ -1,0 +1,107 @@
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.training.starter_helpers import synthetic_sprites
+from webui.training.starter.diffusion import NATIVE, Denoiser, train_denoiser
+from webui.training.starter.latents import LatentSet
+from webui.training.starter.loop import Plan, learning_rate_at
+from webui.training.starter.muon import orthogonalize
+from webui.training.starter.networks import Sizes, build_text_encoder, build_unet, build_vae
+from webui.training.starter.ranks import Ranks
+from webui.training.starter.vae import Crops, load_photos, train_vae
+
+TINY = Sizes(vae_channels=(8, 8, 8, 8), unet_channels=(8, 16, 16), text_width=16, text_layers=2, text_heads=2)
+ALONE = Ranks(0, 1, torch.device("cpu"))
+PLAN = Plan(num_steps=2, learning_rate=1e-3, warmup_steps=1, cooldown_steps=1, ema_decay=0.9, checkpoint_every_s=0.0)
+
+
+class Interrupted(Exception):
+    """Stands for the end of the process right after a save."""
+
+
+def _ignore(_: nn.Module, step: int) -> None:
+    assert step > 0
+
+
+def _interrupt(_: nn.Module, step: int) -> None:
+    if step == 1:
+        raise Interrupted
+
+
+def _train_denoiser(checkpoint: Path, *, interrupt: bool = False) -> None:
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    latents = rng.standard_normal((8, 4, 16, 16)).astype(np.float16)
+    pool = {NATIVE: LatentSet(latents, rng.integers(0, 50, (8, 4, 77)).astype(np.int16))}
+    text_encoder = build_text_encoder(TINY, vocab_size=52, bos_token_id=50, eos_token_id=51)
+    train_denoiser(
+        Denoiser(build_unet(TINY), text_encoder),
+        pool,
+        np.full(77, 51, np.int16),
+        PLAN,
+        batch_size=4,
+        seed=3,
+        ranks=ALONE,
+        checkpoint=checkpoint,
+        on_checkpoint=_interrupt if interrupt else _ignore,
+    )
+
+
+def _train_vae(checkpoint: Path, *, interrupt: bool = False) -> None:
+    torch.manual_seed(0)
+    crops = Crops(synthetic_sprites(), [], load_photos(("astronaut",)), seed=1)
+    report = _interrupt if interrupt else _ignore
+    train_vae(build_vae(TINY), crops, PLAN, ranks=ALONE, checkpoint=checkpoint, on_checkpoint=report)
+
+
+def _tensors(value: object, prefix: str = "") -> Mapping[str, Tensor]:
+    """All tensors of a nested state by their path."""
+    if isinstance(value, Tensor):
+        return {prefix: value}
+    if isinstance(value, Mapping):
+        return {k: v for key, item in value.items() for k, v in _tensors(item, f"{prefix}/{key}").items()}
+    return {}
+
+
+@pytest.mark.parametrize("train", [_train_vae, _train_denoiser])
+def test_an_interrupted_run_resumes_to_the_same_bits(train: object, tmp_path: Path) -> None:
+    assert callable(train)
+    train(tmp_path / "straight.pt")
+    with pytest.raises(Interrupted):
+        train(tmp_path / "resumed.pt", interrupt=True)
+    assert torch.load(tmp_path / "resumed.pt", weights_only=True)["step"] == 1
+    train(tmp_path / "resumed.pt")
+    straight, resumed = (_tensors(torch.load(tmp_path / f"{name}.pt")) for name in ("straight", "resumed"))
+    assert straight.keys() == resumed.keys()
+    assert len(straight) > 100
+    for name, tensor in straight.items():
+        assert torch.equal(tensor, resumed[name]), name
+
+
+def test_a_finished_run_does_not_train_on(tmp_path: Path) -> None:
+    _train_denoiser(tmp_path / "state.pt")
+    before = (tmp_path / "state.pt").read_bytes()
+    _train_denoiser(tmp_path / "state.pt")
+    assert (tmp_path / "state.pt").read_bytes() == before
+
+
+def test_the_learning_rate_rises_stays_and_falls() -> None:
+    plan = Plan(num_steps=100, learning_rate=1.0, warmup_steps=10, cooldown_steps=20, ema_decay=0.9)
+    rates = [learning_rate_at(step, plan) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[10:80] == [1.0] * 70
+    assert rates[90] == pytest.approx(0.5)
+    assert rates[99] == pytest.approx(0.05)
+
+
+def test_orthogonalizing_brings_singular_values_near_one() -> None:
+    matrix = torch.randn(24, 60, generator=torch.Generator().manual_seed(0))
+    values = torch.linalg.svdvals(orthogonalize(matrix))
+    assert values.min() > 0.5
+    assert values.max() < 1.4
+    assert orthogonalize(matrix.T).shape == (60, 24)
