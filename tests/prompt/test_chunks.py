@@ -1,0 +1,74 @@
+"""Tokens and chunks, against transformers' own CLIP tokenizer."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import CLIPTokenizer
+
+from tests.models import write_tokenizer
+from webui.errors import UnsupportedModel
+from webui.prompt.chunks import CHUNK_TOKENS, chunk_prompt, count_tokens
+from webui.prompt.grammar import parse_prompt
+from webui.prompt.tokenizer import ClipTokenizer
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("tokenizer")
+    write_tokenizer(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def tokenizer(folder: Path) -> ClipTokenizer:
+    return ClipTokenizer(folder)
+
+
+@pytest.fixture(scope="module")
+def reference(folder: Path) -> CLIPTokenizer:
+    return CLIPTokenizer.from_pretrained(folder)
+
+
+@given(text=st.text())
+def test_tokens_are_those_of_transformers(text: str, tokenizer: ClipTokenizer, reference: CLIPTokenizer) -> None:
+    assert tokenizer.encode(text) == reference(text, add_special_tokens=False).input_ids
+
+
+@given(words=st.lists(st.sampled_from(["a", "red", ",", "(b:1.2)", "x"]), max_size=200))
+def test_chunks_hold_every_token_in_order(words: list[str], tokenizer: ClipTokenizer) -> None:
+    prompt = parse_prompt(" ".join(words))
+    chunks = chunk_prompt(prompt, tokenizer)
+    assert all(len(chunk.token_ids) <= CHUNK_TOKENS for chunk in chunks)
+    expected = [token for piece in prompt.sections[0] for token in tokenizer.encode(piece.text)]
+    assert [token for chunk in chunks for token in chunk.token_ids] == expected
+    used, limit = count_tokens(prompt, tokenizer)
+    assert limit - CHUNK_TOKENS <= used <= limit
+
+
+def test_a_phrase_after_a_comma_is_not_torn_apart(tokenizer: ClipTokenizer) -> None:
+    first, second = chunk_prompt(parse_prompt("a " * 68 + ", red red red red red red red red red"), tokenizer)
+    assert len(first.token_ids) == 69
+    assert first.token_ids[-1] == tokenizer.comma_id
+    assert len(second.token_ids) == 9
+
+
+def test_a_long_phrase_is_torn_where_the_chunk_is_full(tokenizer: ClipTokenizer) -> None:
+    first, second = chunk_prompt(parse_prompt("a , " + "a " * 80), tokenizer)
+    assert (len(first.token_ids), len(second.token_ids)) == (75, 7)
+
+
+def test_break_fills_the_chunk(tokenizer: ClipTokenizer) -> None:
+    assert count_tokens(parse_prompt("a BREAK a"), tokenizer) == (76, 150)
+
+
+def test_counts_of_empty_and_full_prompts(tokenizer: ClipTokenizer) -> None:
+    assert count_tokens(parse_prompt(""), tokenizer) == (0, 75)
+    assert count_tokens(parse_prompt("a " * 75), tokenizer) == (75, 75)
+    assert count_tokens(parse_prompt("a " * 76), tokenizer) == (76, 150)
+
+
+def test_a_folder_without_a_vocabulary_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedModel, match="vocabulary"):
+        ClipTokenizer(tmp_path)
