@@ -269,6 +269,8 @@ def set_up(venv: Path, lock: Path, build: str, guard: int) -> None:
     this_python = stamp.get("python", "{}.{}".format(*sys.version_info[:2]))
     write_stamp(venv, {"venv": str(venv), "python": this_python, "torch": build, "locks": locks})
     say(f"[3/3] Ready after {time.monotonic() - began:.0f} s. The next start skips all this.")
+    if "opencv-python==" in lock.read_text("utf-8") and not opencv_loads(venv):
+        say("NOTE: OpenCV does not load. On a Linux server: apt install libgl1 libglib2.0-0")
     if sys.platform == "win32" and build == "cuda" and not index.reached:
         say(f"NOTE: PyTorch's build for NVIDIA could not be reached at {index.url}, so pictures are made on the CPU.")
         say(f"To change that, delete {venv} and start again with a network connection that reaches it.")
@@ -382,6 +384,11 @@ def pip_error(code: int, complaints: str) -> SetupError:
         if re.search(signs, complaints):
             return SetupError(message, hint)
     return SetupError(f"pip stopped with code {code}; its own message is above.", "Start again to try once more.")
+
+
+def opencv_loads(venv: Path) -> bool:
+    """Whether the system has the desktop libraries that OpenCV links to, which bare servers lack."""
+    return subprocess.run([str(python_of(venv)), "-I", "-c", "import cv2"], check=False).returncode == 0
 
 
 def write_stamp(venv: Path, stamp: dict[str, Any]) -> None:
