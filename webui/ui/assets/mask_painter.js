@@ -1,8 +1,8 @@
 // The mask painter: puts the parts together, and connects buttons, keys, files and messages to them.
 //
 // For the page: `await atelierFlush(elemId)` resolves when every stroke is in the component's value, and rejects,
-// with a message on the canvas, when one cannot be sent. For tests: data-ready="WxH", data-commits, data-busy,
-// data-error on the component's element.
+// with a message on the canvas, when one cannot be sent. For tests, on the component's element: data-ready="WxH",
+// data-view="x y scale" (where the picture lies in the stage), data-commits, data-busy, data-error.
 
 const PREFERENCES_KEY = "atelier.painter";
 const PREFERENCES = { color: "#ff2d9b", opacity: 0.55, pressure: true };
@@ -27,6 +27,7 @@ const KEYS = {
   "Ctrl+Shift+z": (p) => p.do.redo(),
   "Ctrl+y": (p) => p.do.redo(),
 };
+const KEYS_FROM_ELSEWHERE = ["[", "]", "Ctrl+z", "Ctrl+Shift+z", "Ctrl+y"];
 const VIEW_KEYS = {
   "+": (p) => p.do["zoom-in"](),
   "=": (p) => p.do["zoom-in"](),
@@ -44,10 +45,11 @@ const CANVAS_KEYS = {
 };
 
 class Painter {
-  #openings = 0; // pictures being decoded or fetched
-  #request = 0; // the newest of them wins
-  #shown = 0;
-  #published = "";
+  #opening = null; // the picture being fetched or decoded; the newest wins
+  #uploadFailureShown = false;
+  #published = ""; // the paths of the value as this side knows it
+  #brushAt = null; // where the pointer is, for the brush's outline
+  #brushTimer = 0;
   #stop = new AbortController();
 
   constructor({ element, props, trigger, upload, watch }) {
@@ -67,7 +69,7 @@ class Painter {
     this.view.onChange = () => this.#viewChanged();
     this.sync = new ValueSync({
       upload,
-      publish: (value) => this.#publish(value),
+      publish: (value, isNewPicture) => this.#publish(value, isNewPicture ? "upload" : "input"),
       onState: () => this.report(),
     });
     this.gestures = new Gestures(this, this.surface, this.#stop.signal);
@@ -76,6 +78,7 @@ class Painter {
     this.#applyPreferences();
     watch("value", () => this.#adopt());
     this.#adopt();
+    this.#viewChanged();
     this.report();
   }
 
@@ -99,7 +102,7 @@ class Painter {
 
   async flush() {
     if (this.gestures.active) this.gestures.finish();
-    while (this.#openings > 0) await new Promise((resolve) => setTimeout(resolve, 20));
+    while (this.#opening) await this.#opening;
     try {
       await this.sync.flush();
     } catch (error) {
@@ -111,18 +114,17 @@ class Painter {
 
   // A File from the user. Nothing changes unless it is a picture.
   async openFile(file) {
-    await this.#opening(async (isNewest) => {
+    await this.#open(async (isNewest) => {
       const picture = await decodePicture(file, file.name, this.props.max_pixels);
       if (!isNewest()) return;
       this.#show(picture);
       this.sync.open({ file }, this.mask);
-      this.trigger("upload");
     });
   }
 
   async openSample() {
     const { sample } = this.props;
-    await this.#opening(async (isNewest) => {
+    await this.#open(async (isNewest) => {
       const picture = await this.#fetchPicture(sample);
       if (!isNewest()) return;
       this.#show(picture);
@@ -131,13 +133,14 @@ class Painter {
   }
 
   async loadMask(file) {
-    await this.#opening(async (isNewest) => {
+    await this.#open(async (isNewest) => {
       const picture = await decodePicture(file, file.name, this.props.max_pixels);
       if (!isNewest() || !this.mask) return;
       const { width, height } = this.mask;
       this.#change(() => this.mask.replace(maskPixels(picture, width, height)));
       if (picture.width !== width || picture.height !== height) {
-        this.tell(`The mask has ${picture.width} × ${picture.height} pixels and was stretched to ${width} × ${height}.`);
+        const size = `${picture.width} × ${picture.height}`;
+        this.tell(`The mask has ${size} pixels and was stretched to ${width} × ${height}.`);
       }
     });
   }
@@ -150,7 +153,7 @@ class Painter {
     this.gestures.cancel();
     if (!value?.image) return this.#forget();
     delete this.element.dataset.ready;
-    await this.#opening(async (isNewest) => {
+    await this.#open(async (isNewest) => {
       const picture = await this.#fetchPicture(value.image);
       const painted = value.mask && this.paint ? await this.#fetchPicture(value.mask) : null;
       if (!isNewest()) return;
@@ -161,18 +164,17 @@ class Painter {
     });
   }
 
-  async #opening(work) {
-    const request = ++this.#request;
-    this.#openings++;
+  // Runs `work(isNewest)`, which may end by showing a picture; a failure becomes a message.
+  #open(work) {
+    const opening = work(() => this.#opening === opening)
+      .catch((error) => this.tell(error.message))
+      .finally(() => {
+        if (this.#opening === opening) this.#opening = null;
+        this.report();
+      });
+    this.#opening = opening;
     this.report();
-    try {
-      await work(() => request === this.#request);
-    } catch (error) {
-      this.tell(error.message);
-    } finally {
-      this.#openings--;
-      this.report();
-    }
+    return opening;
   }
 
   async #fetchPicture({ url, orig_name }) {
@@ -186,6 +188,7 @@ class Painter {
     this.mask = this.paint ? mask : null;
     this.lastPoint = null;
     this.root.removeAttribute("data-empty");
+    this.part("stage").style.aspectRatio = `${picture.width} / ${picture.height}`;
     this.view.show(picture, this.mask);
     if (!this.brushChosen) this.setBrushSize(Math.max(8, Math.min(picture.width, picture.height) / 14), false);
     else this.setBrushSize(this.brushSize, true);
@@ -197,22 +200,24 @@ class Painter {
   }
 
   #forget() {
-    this.#request++;
+    this.#opening = null;
     this.gestures.cancel();
     this.mask = null;
+    this.brushChosen = false;
     this.root.setAttribute("data-empty", "");
     this.view.show(null, null);
     this.sync.adopt(null, null, null);
+    this.quiet();
     this.part("facts").textContent = "";
     delete this.element.dataset.ready;
     this.report();
   }
 
-  #publish(value) {
+  #publish(value, event) {
     this.#published = pathsOf(value);
     this.props.value = value;
     this.element.dataset.commits = Number(this.element.dataset.commits ?? 0) + 1;
-    this.trigger("input");
+    this.trigger(event);
   }
 
   // -- the mask -------------------------------------------------------------------------------------------------
@@ -244,14 +249,14 @@ class Painter {
   // Brings attributes and buttons in line with the state.
   report() {
     const { sync, gestures, mask } = this;
-    const busy = sync.pending || this.#openings > 0 || (gestures?.active && mask?.changing);
+    const busy = sync.pending || this.#opening || (gestures?.active && mask?.changing);
     setFlag(this.element, "data-busy", busy);
     setFlag(this.element, "data-error", sync.error);
     this.part("saving").hidden = !busy || Boolean(sync.error);
     this.#disable("undo", !mask?.canUndo);
     this.#disable("redo", !mask?.canRedo);
-    if (sync.error && !this.#shown) this.#tellUploadFailed(sync.error);
-    else if (!sync.error && this.#shown) this.quiet();
+    if (sync.error && !this.#uploadFailureShown) this.#tellUploadFailed(sync.error);
+    else if (!sync.error && this.#uploadFailureShown) this.quiet();
   }
 
   tell(text) {
@@ -262,17 +267,20 @@ class Painter {
 
   quiet() {
     this.part("message").hidden = true;
-    this.#shown = false;
+    this.#uploadFailureShown = false;
   }
 
   #tellUploadFailed(error) {
-    this.#shown = true;
+    this.#uploadFailureShown = true;
     this.tell(`This could not be sent to the server, but nothing is lost here. (${error.message})`);
     this.element.querySelector("[data-do=retry]").hidden = false;
   }
 
   outline(points) {
-    const corners = points?.map((point) => this.view.toStage(point)).map(({ x, y }) => `${x.toFixed(1)} ${y.toFixed(1)}`);
+    const corners = points?.map((point) => {
+      const { x, y } = this.view.toStage(point);
+      return `${x.toFixed(1)} ${y.toFixed(1)}`;
+    });
     for (const name of ["outline-dark", "outline-light"]) {
       this.part(name).setAttribute("d", corners ? `M${corners.join("L")}Z` : "");
     }
@@ -291,9 +299,6 @@ class Painter {
     }
     this.surface.style.cursor = sized && radius > 4 && !this.gestures.spaceHeld ? "none" : "";
   }
-
-  #brushAt = null;
-  #brushTimer = 0;
 
   hideBrush() {
     this.#brushAt = null;
@@ -349,6 +354,8 @@ class Painter {
 
   #viewChanged() {
     this.part("zoom").textContent = this.view.picture ? `${Math.round(this.view.scale * 100)}%` : "";
+    const { x, y, scale } = this.view;
+    this.element.dataset.view = `${x} ${y} ${scale}`;
     setFlag(this.surface, "data-still", !this.paint && this.view.fitted);
     if (this.#brushAt) this.showBrush(this.#brushAt.clientX, this.#brushAt.clientY);
   }
@@ -392,8 +399,7 @@ class Painter {
 
   #remove() {
     this.#forget();
-    this.#publish(null);
-    this.trigger("clear");
+    this.#publish(null, "clear");
     this.part("live").textContent = "Picture removed";
   }
 
@@ -438,6 +444,7 @@ class Painter {
     for (const other of this.paint ? ["options", "help"] : ["help"]) {
       const show = other === name;
       this.part(other).hidden = !show;
+      if (show) keepWithin(this.part(other), this.root);
       this.element.querySelector(`[data-do=${other}]`).setAttribute("aria-expanded", String(show));
     }
   }
@@ -453,7 +460,7 @@ class Painter {
     on(document, "fullscreenchange", () => this.#setFull(document.fullscreenElement === this.root));
     on(document, "pointerdown", (event) => event.target.closest(".anchor") ?? this.#showPopover(null));
     on(this.root, "dragover", (event) => this.#dragOver(event));
-    on(this.root, "dragleave", (event) => this.root.contains(event.relatedTarget) || setFlag(this.root, "data-drop", false));
+    on(this.root, "dragleave", (event) => setFlag(this.root, "data-drop", this.root.contains(event.relatedTarget)));
     on(this.root, "drop", (event) => this.#dropped(event));
     const input = this.element.querySelector("input[type=file]");
     on(input, "change", () => {
@@ -567,6 +574,13 @@ function setFlag(element, name, on) {
   else element.removeAttribute(name);
 }
 
+// Shifts a popover sideways as far as it stands out of the painter.
+function keepWithin(popover, root) {
+  popover.style.translate = "";
+  const [box, room] = [popover.getBoundingClientRect(), root.getBoundingClientRect()];
+  popover.style.translate = `${Math.max(0, room.left + 6 - box.left)}px`;
+}
+
 function pathsOf(value) {
   return value?.image ? `${value.image.path}|${value.mask?.path ?? ""}` : "";
 }
@@ -612,9 +626,12 @@ document.addEventListener("paste", (event) => {
   painter.openFile(file);
 });
 
-// After a click beside everything, the keys still belong to the painter used last.
+// Some keys reach the painter used last from elsewhere too, say from Generate, but never from a field.
 document.addEventListener("keydown", (event) => {
-  if (event.target === document.body && Painter.latest && Painter.latest === inCharge()) Painter.latest.keyDown(event);
+  const painter = Painter.latest;
+  const elsewhere = event.target.matches("body, button, a") && !painter?.root.contains(event.target);
+  const meant = elsewhere && KEYS_FROM_ELSEWHERE.includes(keyName(event));
+  if (meant && painter && painter === inCharge()) painter.keyDown(event);
 });
 
 window.atelierPainter = { mount };

@@ -6,14 +6,15 @@ const HEADER_BYTES = 2 ** 20; // a JPEG may carry a large thumbnail before its s
 
 class NotAPicture extends Error {}
 
-// -> a canvas with the picture, made upright (EXIF) and colour-managed (ICC) by the browser.
+// -> {image, width, height}: made upright (EXIF) and colour-managed (ICC) by the browser.
 async function decodePicture(blob, name, maxPixels) {
   const size = headerSize(new Uint8Array(await blob.slice(0, HEADER_BYTES).arrayBuffer()));
   const refusal = `“${name}” is not a picture that can be opened here. Use a PNG, JPEG or WebP file.`;
   if (!size) throw new NotAPicture(refusal);
   if (size.width * size.height > maxPixels) {
     const limit = Math.floor(maxPixels / 1e6);
-    throw new NotAPicture(`“${name}” has ${size.width} × ${size.height} pixels; at most ${limit} megapixels can be opened.`);
+    const found = `${size.width} × ${size.height}`;
+    throw new NotAPicture(`“${name}” has ${found} pixels; at most ${limit} megapixels can be opened.`);
   }
   const url = URL.createObjectURL(blob);
   const image = new Image();
@@ -25,9 +26,7 @@ async function decodePicture(blob, name, maxPixels) {
   } finally {
     URL.revokeObjectURL(url);
   }
-  const canvas = new OffscreenCanvas(image.naturalWidth, image.naturalHeight);
-  canvas.getContext("2d").drawImage(image, 0, 0);
-  return canvas;
+  return { image, width: image.naturalWidth, height: image.naturalHeight };
 }
 
 // The stored size of a PNG, JPEG, GIF, BMP, WebP or AVIF; null for anything else.
@@ -53,8 +52,9 @@ function webpSize(view, chunk) {
 }
 
 function avifSize(view) {
+  const ispe = 0x69737065; // the box that holds the size
   for (let at = 8; at + 16 < view.byteLength; at++) {
-    if (view.getUint32(at) === 0x69737065) return { width: view.getUint32(at + 8), height: view.getUint32(at + 12) }; // "ispe"
+    if (view.getUint32(at) === ispe) return { width: view.getUint32(at + 8), height: view.getUint32(at + 12) };
   }
   return null;
 }
@@ -83,7 +83,7 @@ function maskPixels(picture, width, height) {
     const rows = Math.min(STRIP_ROWS, height - top);
     context.clearRect(0, 0, width, rows);
     const scale = picture.height / height;
-    context.drawImage(picture, 0, top * scale, picture.width, rows * scale, 0, 0, width, rows);
+    context.drawImage(picture.image, 0, top * scale, picture.width, rows * scale, 0, 0, width, rows);
     const { data } = context.getImageData(0, 0, width, rows);
     for (let i = 0, at = top * width; i < data.length; i += 4, at++) {
       const brightness = data[i] * 0.299 + data[i + 1] * 0.587 + data[i + 2] * 0.114;
@@ -102,7 +102,8 @@ async function encodeMask(mask) {
   new DataView(header.buffer).setUint32(4, mask.height);
   header[8] = 1; // bit depth; the rest is greyscale, deflate, no filter, no interlace: all 0
   const rows = packRows(mask);
-  const data = await new Response(new Blob([rows]).stream().pipeThrough(new CompressionStream("deflate"))).arrayBuffer();
+  const deflated = new Blob([rows]).stream().pipeThrough(new CompressionStream("deflate"));
+  const data = await new Response(deflated).arrayBuffer();
   const signature = Uint8Array.of(0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a);
   const chunks = [pngChunk("IHDR", header), pngChunk("IDAT", new Uint8Array(data)), pngChunk("IEND", new Uint8Array())];
   return new Blob([signature, ...chunks], { type: "image/png" });

@@ -32,6 +32,7 @@ class Gestures {
     on(canvas, "wheel", this.#wheel, { passive: false });
     on(canvas, "focus", () => (this.#armed = true));
     on(canvas, "blur", this.#left);
+    on(canvas, "keydown", () => canvas.removeAttribute("data-pressed"));
     on(document, "wheel", this.#wheelAnywhere, { passive: true });
   }
 
@@ -56,6 +57,7 @@ class Gestures {
 
   #down(event) {
     if (!this.painter.view.picture) return;
+    this.canvas.setAttribute("data-pressed", ""); // no focus ring for a pointer
     this.canvas.focus({ preventScroll: true });
     this.#armed = true;
     this.#penSeen ||= event.pointerType === "pen";

@@ -13,7 +13,7 @@ class ValueSync {
   #running = null;
   #epoch = 0; // grows when another picture comes in, so that late uploads of the old one are dropped
 
-  // upload(File) -> {path, url}; publish({image, mask} | null) sets the value; onState({busy, error})
+  // upload(File) -> {path, url}; publish({image, mask}, isNewPicture) sets the value; onState() tells of a change.
   constructor({ upload, publish, onState }) {
     this.upload = upload;
     this.publish = publish;
@@ -44,7 +44,7 @@ class ValueSync {
     this.error = null;
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => this.#start(), QUIET_MS);
-    this.#report();
+    this.onState();
   }
 
   // Resolves when all is sent; rejects with the reason when it cannot be.
@@ -63,15 +63,15 @@ class ValueSync {
     this.#sentVersion = mask?.version ?? 0;
     this.#sentMask = null;
     this.error = null;
-    this.#report();
+    this.onState();
   }
 
   #start() {
     this.#running ??= this.#run().finally(() => {
       this.#running = null;
-      this.#report();
+      this.onState();
     });
-    this.#report();
+    this.onState();
   }
 
   async #run() {
@@ -89,24 +89,21 @@ class ValueSync {
   async #sendOnce(epoch) {
     const picture = this.#picture;
     const mask = this.#mask;
-    if (picture && !picture.data) picture.data = fileData(await this.upload(picture.file), picture.file.name);
+    if (!picture.data) picture.data = fileData(await this.upload(picture.file), picture.file.name);
     const version = mask?.version;
     const maskData = version === this.#sentVersion ? this.#sentMask : await this.#sendMask(mask);
     if (epoch !== this.#epoch) return;
+    const isNewPicture = !this.#pictureSent;
     this.#sentVersion = version ?? 0;
     this.#sentMask = maskData;
     this.#pictureSent = true;
-    this.publish(picture && { image: picture.data, mask: maskData });
+    this.publish({ image: picture.data, mask: maskData }, isNewPicture);
   }
 
   async #sendMask(mask) {
     if (mask.empty) return null;
     const name = "mask.png";
     return fileData(await this.upload(new File([await encodeMask(mask)], name, { type: "image/png" })), name);
-  }
-
-  #report() {
-    this.onState({ busy: this.pending || this.#running !== null, error: this.error });
   }
 }
 

@@ -4,12 +4,14 @@
 const MAX_ZOOM = 32;
 const MARGIN_PX = 12;
 const PIXELATED_FROM = 6; // screen pixels per picture pixel
+const SHOWN_PIXELS = 4096 ** 2; // phones draw no larger canvas; a larger picture is shown, not sent, smaller
+const SMALLEST_LEVEL_PX = 1024;
 
 class View {
   #frame = 0;
   #tintRect = null; // view pixels still to be redrawn on the tint canvas
   #wholeView = false;
-  #levels = []; // the picture at 1, 1/2, 1/4, ...: drawing a small view of a large picture stays cheap
+  #levels = []; // the picture at 1, 1/2, 1/4, ... of its size: a small view of a large one stays cheap
 
   constructor(stage) {
     this.stage = stage;
@@ -212,15 +214,19 @@ function tintPalette(color, opacity, steps) {
   });
 }
 
-function halvings(picture) {
-  const levels = [picture];
-  while (Math.max(levels.at(-1).width, levels.at(-1).height) > 1024) {
+function halvings({ image, width, height }) {
+  const levels = [scaled(image, width, height, Math.min(1, Math.sqrt(SHOWN_PIXELS / (width * height))))];
+  while (Math.max(levels.at(-1).width, levels.at(-1).height) > SMALLEST_LEVEL_PX) {
     const larger = levels.at(-1);
-    const half = new OffscreenCanvas(Math.ceil(larger.width / 2), Math.ceil(larger.height / 2));
-    half.getContext("2d").drawImage(larger, 0, 0, half.width, half.height);
-    levels.push(half);
+    levels.push(scaled(larger, larger.width, larger.height, 0.5));
   }
   return levels;
+}
+
+function scaled(image, width, height, factor) {
+  const canvas = new OffscreenCanvas(Math.ceil(width * factor), Math.ceil(height * factor));
+  canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
+  return canvas;
 }
 
 function union(a, b) {
