@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from safetensors.torch import load_file
 
 from tests.training.starter_helpers import synthetic_sprites
 from webui.training.starter.diffusion import Denoiser
@@ -52,6 +53,8 @@ def _files(folder: Path) -> set[str]:
 def test_an_export_is_a_pipeline_that_diffusers_loads_and_runs(tmp_path: Path) -> None:
     _export_tiny(tmp_path / "model", tmp_path / "files")
     assert _files(tmp_path / "model") == EXPORTED
+    weights = load_file(tmp_path / "model" / "text_encoder" / "model.safetensors")
+    assert all(name.startswith("text_model.") for name in weights)
     pipeline = StableDiffusionPipeline.from_pretrained(tmp_path / "model", torch_dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     image = pipeline("a red apple", num_inference_steps=2, output_type="np").images[0]

@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL
 from PIL import Image
-from transformers import CLIPTokenizer
+from safetensors.torch import save_file
+from transformers import CLIPTextModel, CLIPTokenizer
 
 from webui.training.starter.compose import Layout, PlacedSprite, Plain, Sprites, render
 from webui.training.starter.diffusion import Denoiser, scheduler
@@ -81,7 +82,7 @@ def export(
     fresh.mkdir(parents=True)
     networks = copy.deepcopy(denoiser).cpu()
     networks.unet.half().save_pretrained(fresh / "unet")
-    networks.text_encoder.half().save_pretrained(fresh / "text_encoder")
+    _write_text_encoder(networks.text_encoder.half(), fresh / "text_encoder")
     fold_affine(vae, affine).half().save_pretrained(fresh / "vae")
     tokenizer_config = {
         "tokenizer_class": "CLIPTokenizer",
@@ -107,6 +108,13 @@ def export(
 def size_bytes(folder: Path) -> int:
     """Bytes of all files below `folder`."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _write_text_encoder(text_encoder: CLIPTextModel, folder: Path) -> None:
+    """Under the key names that Stable Diffusion files have, which transformers 5 reads but no longer writes."""
+    text_encoder.save_pretrained(folder)
+    weights = {f"text_model.{name}": weight.contiguous() for name, weight in text_encoder.state_dict().items()}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def _model_index() -> dict[str, object]:
