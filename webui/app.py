@@ -1,6 +1,5 @@
 """The composition root: the only place that builds things and passes them on."""
 
-import importlib
 import logging
 import socket
 import threading
@@ -9,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import uvicorn
+from fastapi import FastAPI
 
 from webui.errors import InvalidRequest, StorageError
 from webui.generation.events import ImageReady
@@ -26,7 +26,10 @@ STOP_TIMEOUT_S = 10.0
 
 
 def build_generator(settings: Settings, store: ImageStore) -> "Generator":
-    """The engine; it saves into `store`. Imports torch, so it is called where the device is used: on the worker, or by the command line."""
+    """The engine, which saves into `store`.
+
+    Imports torch, so it is called where the device is used: on the worker, or by the command line.
+    """
     from webui.generation.run import Generator
     from webui.pipeline.device import choose_device
     from webui.pipeline.manager import PipelineManager
@@ -69,16 +72,24 @@ def serve(settings: Settings) -> None:
     services = Services(settings)
     services.discard_unused_inputs()
     worker = Worker(services.queue, lambda: build_runners(services))
-    worker.start()
-    # Gradio takes a second to import; the command line has no use for it.
-    build_server: Callable[[Services], object] = importlib.import_module("webui.ui.server").build_app
-    server = _Server(uvicorn.Config(build_server(services), log_level="warning", timeout_graceful_shutdown=2))  # type: ignore[arg-type]
-    server.announce = lambda: _announce(settings, listener.getsockname()[1])
+    config = uvicorn.Config(_build_page(services), log_level="warning", timeout_graceful_shutdown=2)
+
+    def when_ready() -> None:
+        _announce(settings, listener.getsockname()[1])
+        worker.start()
+
     try:
-        server.run(sockets=[listener])
+        _Server(config, when_ready).run(sockets=[listener])
     finally:
         worker.stop(STOP_TIMEOUT_S)
         services.close()
+
+
+def _build_page(services: Services) -> FastAPI:
+    """Imports Gradio, for which the command line has no use."""
+    from webui.ui.server import build_app
+
+    return build_app(services)
 
 
 def open_port(settings: Settings) -> socket.socket:
@@ -99,14 +110,16 @@ def open_port(settings: Settings) -> socket.socket:
 
 
 class _Server(uvicorn.Server):
-    """Says when it answers."""
+    """Calls `when_ready` once it answers."""
 
-    announce: Callable[[], None] = staticmethod(lambda: None)
+    def __init__(self, config: uvicorn.Config, when_ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._when_ready = when_ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
-            self.announce()
+            self._when_ready()
 
 
 def _announce(settings: Settings, port: int) -> None:

@@ -139,6 +139,7 @@ def test_a_job_that_gets_on_between_kills_is_taken_up_every_time(open_queue: Cal
     queue = open_queue()
     handle = queue.submit("generate", {}, owner="ann")
     for index in range(MAX_LOST_RUNS + 2):
+        assert queue.record(handle.id).state is JobState.QUEUED
         context = queue.claim(lambda: False)
         assert context is not None
         context.report(picture(index))

@@ -8,11 +8,12 @@
 
 import io
 import logging
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, assert_never
 
-from PIL import ExifTags, Image, PngImagePlugin
+from PIL import ExifTags, Image, PngImagePlugin, TiffTags
 
 from webui.images.reading import READABLE_FORMATS, flatten
 
@@ -69,7 +70,7 @@ def read_metadata(source: Path | bytes) -> ImageMetadata | None:
     """What `source` says about how it was made; None if it says nothing, is damaged, or isn't a picture."""
     try:
         with Image.open(source if isinstance(source, Path) else io.BytesIO(source), formats=READABLE_FORMATS) as file:
-            metadata = _from_png(file) if isinstance(file, PngImagePlugin.PngImageFile) else _from_exif(file)
+            metadata = _found(file)
     # As in open_image, but here a file without a readable text is nothing wrong.
     except Exception:
         LOG.debug("No metadata can be read.", exc_info=True)
@@ -96,35 +97,54 @@ def _jpeg_exif(metadata: ImageMetadata) -> bytes:
 
 
 def _exif(metadata: ImageMetadata) -> bytes:
-    exif = Image.Exif()
-    tags = exif.get_ifd(ExifTags.IFD.Exif)
+    values: dict[int, bytes] = {}
     if metadata.infotext:
         # Big-endian, whatever the byte order of the block: that is what the field writes and reads.
-        tags[ExifTags.Base.UserComment] = _UNICODE + _without_surrogates(metadata.infotext).encode("utf-16-be")
+        values[ExifTags.Base.UserComment] = _UNICODE + _without_surrogates(metadata.infotext).encode("utf-16-be")
     if metadata.request_json:
-        tags[ExifTags.Base.DeviceSettingDescription] = _JSON + _without_surrogates(metadata.request_json).encode()
-    return exif.tobytes()
+        values[ExifTags.Base.DeviceSettingDescription] = _JSON + _without_surrogates(metadata.request_json).encode()
+    return _exif_block(values) if values else b""
+
+
+def _exif_block(values: dict[int, bytes]) -> bytes:
+    """An EXIF block of `values`, each of more than 4 bytes, by ascending tag.
+
+    By hand, as PIL writes them with the type BYTE, and the readers of the field take nothing but UNDEFINED.
+    """
+    directory_at = 26
+    block = struct.pack(">2sHI", b"MM", 42, 8)
+    block += struct.pack(">HHHIII", 1, ExifTags.IFD.Exif, TiffTags.LONG, 1, directory_at, 0)
+    block += struct.pack(">H", len(values))
+    data_at = directory_at + 2 + 12 * len(values) + 4
+    data = b""
+    for tag, value in values.items():
+        block += struct.pack(">HHII", tag, TiffTags.UNDEFINED, len(value), data_at + len(data))
+        data += value + bytes(len(value) % 2)
+    return b"Exif\0\0" + block + bytes(4) + data
 
 
 def _without_surrogates(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def _from_png(file: PngImagePlugin.PngImageFile) -> ImageMetadata:
-    if "parameters" not in file.info and file.width * file.height <= MAX_LOADED_PIXELS:
+def _found(file: Image.Image) -> ImageMetadata:
+    if file.format == "PNG" and "parameters" not in file.info and file.width * file.height <= MAX_LOADED_PIXELS:
         # Some programs write the text behind the pixels.
         file.load()
-    return ImageMetadata(infotext=str(file.info.get("parameters", "")), request_json=str(file.info.get("atelier", "")))
-
-
-def _from_exif(file: Image.Image) -> ImageMetadata:
+    texts = file.info if file.format == "PNG" else {}
     tags = file.getexif().get_ifd(ExifTags.IFD.Exif)
-    infotext = _decode_comment(tags.get(ExifTags.Base.UserComment, b""))
-    if not infotext and file.format == "GIF":
-        infotext = _decode_comment(file.info.get("comment", b""))
-    description = tags.get(ExifTags.Base.DeviceSettingDescription, b"")
-    ours = isinstance(description, bytes) and description.startswith(_JSON)
-    return ImageMetadata(infotext=infotext, request_json=description[len(_JSON) :].decode() if ours else "")
+    comments = [tags.get(ExifTags.Base.UserComment, b"")]
+    if file.format == "GIF":
+        comments.append(file.info.get("comment", b""))
+    infotexts = [str(texts.get("parameters", "")), *map(_decode_comment, comments)]
+    request_json = str(texts.get("atelier", "")) or _decode_json(tags.get(ExifTags.Base.DeviceSettingDescription, b""))
+    return ImageMetadata(infotext=next(filter(None, infotexts), ""), request_json=request_json)
+
+
+def _decode_json(description: bytes | str) -> str:
+    if isinstance(description, bytes) and description.startswith(_JSON):
+        return description[len(_JSON) :].decode()
+    return ""
 
 
 def _decode_comment(comment: bytes | str) -> str:

@@ -18,8 +18,8 @@ log = logging.getLogger(__name__)
 class Worker:
     """Runs the jobs of `queue` on one daemon thread.
 
-    `runners()` gives a runner for each kind of job. It is called on the thread at the first job, as this is where
-    heavy imports belong; if it raises, that job fails, and the next one tries again.
+    `runners()` gives a runner for each kind of job. It is called on the thread as soon as that starts, as this is where
+    heavy imports belong; if it raises, the first job tries again, and fails with the reason.
     """
 
     def __init__(self, queue: JobQueue, runners: Callable[[], Mapping[str, Runner]]) -> None:
@@ -39,10 +39,15 @@ class Worker:
         self._queue.wake()
         if (cancel := self._cancel) is not None:
             cancel.interrupt()
-        self._thread.join(timeout_s)
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
     def _work(self) -> None:
+        try:
+            self._runners = self._load_runners()
+        except Exception:
+            log.exception("The program is not able to run jobs yet; the next job tries again.")
         while (context := self._queue.claim(self._stopping.is_set)) is not None:
             self._cancel = context.cancel
             if self._stopping.is_set():  # `stop` may have looked for the token just before it was there
