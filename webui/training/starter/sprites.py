@@ -6,6 +6,7 @@ Fluent Emoji 3D, art by Microsoft, MIT; packed by LobeHub, MIT.
 import io
 import subprocess
 import tarfile
+import tempfile
 from pathlib import Path
 
 from PIL import Image
@@ -21,7 +22,9 @@ def fetch(folder: Path) -> Path:
     archive = folder / ARCHIVE
     if not archive.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        subprocess.run(["npm", "pack", PACKAGE, "--silent"], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+        with tempfile.TemporaryDirectory(dir=folder) as partial:
+            subprocess.run(["npm", "pack", PACKAGE, "--silent"], cwd=partial, check=True, stdout=subprocess.DEVNULL)
+            (Path(partial) / ARCHIVE).replace(archive)
     return archive
 
 

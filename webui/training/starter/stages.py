@@ -1,6 +1,7 @@
 """The stages in order, what each one reads and writes in the work directory, and the command line."""
 
 import argparse
+import copy
 import json
 import time
 from dataclasses import dataclass
@@ -71,7 +72,8 @@ def main(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
     options.export_dir = options.export_dir or [Path("models/starter")]
     if options.stage == "all":
-        return max(main([stage, *arguments[1:]]) for stage in STAGES)
+        rest = [argument for argument in arguments if argument != "all"]
+        return next((status for stage in STAGES if (status := main([stage, *rest]))), 0)
     work = WorkDir(options.work_dir)
     fetch(work.packages)
     if options.stage not in TRAINED_STAGES:
@@ -216,7 +218,7 @@ def _draw(
 ) -> None:
     prompts = prompts_to_watch()
     token_ids, empty_ids = (torch.from_numpy(encode(tokenizer, text).astype(np.int64)) for text in (prompts, [""]))
-    networks = denoiser.to(vae.device)
+    networks = copy.deepcopy(denoiser).to(vae.device)
     pictures = sample(networks, vae, affine, token_ids, empty_ids, list(range(len(prompts))))
     _write_sheet(pictures, work, f"sheet-{step:06}", 8)
 
@@ -250,7 +252,7 @@ def _build_denoiser(tokenizer: CLIPTokenizer) -> Denoiser:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m webui.training.starter", description=__doc__)
-    parser.add_argument("stage", choices=("all", *STAGES))
+    parser.add_argument("stage", nargs="?", default="all", choices=("all", *STAGES))
     parser.add_argument("--work-dir", type=Path, required=True, help="data, checkpoints and logs; never the repository")
     parser.add_argument("--export-dir", type=Path, action="append", help="may be given twice; default models/starter")
     parser.add_argument("--export-every-s", type=float, default=0.0, help="refresh the export while training; 0: don't")
