@@ -1,8 +1,8 @@
 """The worker lives through whatever a job does."""
 
-import threading
 import logging
 import sys
+import threading
 from collections.abc import Mapping
 
 import pytest
