@@ -3,7 +3,12 @@
 import cv2
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image
+
+# Random cases leave nothing behind, and none depends on a clock.
+settings.register_profile("images", database=None, deadline=None, max_examples=60)
+settings.load_profile("images")
 
 
 @pytest.fixture(scope="session")

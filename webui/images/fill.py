@@ -22,6 +22,9 @@ COARSE_SHRINK = 4
 FINE_REACH_PX = 16
 """Four sigmas of the widest fine blur: what lies farther from the mask does not touch the fill."""
 
+SIGMA_CELLS = 4
+MIN_CELLS = 32
+
 WASH = 1e-4
 """Opacity of the average colour under all blurs; it shows only where even the widest has nothing to spread."""
 
@@ -81,14 +84,15 @@ def _lay_over(below: Layer, layer: Layer, num_layers: int) -> None:
 
 
 def _blurred(layer: Layer, sigma: float) -> Layer:
-    """`layer` under a Gaussian. A wide one is done on fewer, larger cells, `sigma` being 4 of them."""
+    """`layer` under a Gaussian. A wide one is done on fewer, larger cells, which differs by less than can be seen."""
     _, height, width = layer.shape
-    shrink = max(1.0, sigma / 4)
-    cells_high, cells_wide = max(1, round(height / shrink)), max(1, round(width / shrink))
+    shrink = max(1.0, min(sigma / SIGMA_CELLS, height / MIN_CELLS, width / MIN_CELLS))
+    cells_high, cells_wide = round(height / shrink), round(width / shrink)
+    sigma_x, sigma_y = sigma * cells_wide / width, sigma * cells_high / height
     result = np.empty_like(layer)
     for plane, blurred in zip(layer, result, strict=True):
         small = _resized(plane, cells_high, cells_wide, cv2.INTER_AREA)
-        small = cv2.GaussianBlur(small, (0, 0), sigma / shrink, borderType=cv2.BORDER_REPLICATE)
+        small = cv2.GaussianBlur(small, (0, 0), sigma_x, sigmaY=sigma_y, borderType=cv2.BORDER_REPLICATE)
         blurred[:] = _resized(small, height, width, cv2.INTER_LINEAR)
     return result
 
