@@ -20,7 +20,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -354,6 +353,8 @@ class TorchIndex:
         return any(f".{name}=" in settings for name in self._SOURCES)
 
     def _ask(self) -> None:
+        import urllib.request  # noqa: PLC0415  (likewise)
+
         with contextlib.suppress(OSError, ValueError):
             urllib.request.urlopen(f"{self.url.rstrip('/')}/torch/", timeout=PROBE_TIMEOUT_S).close()
             self.reached = True
