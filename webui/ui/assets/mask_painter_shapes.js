@@ -6,24 +6,36 @@ const MIN_RADIUS = 0.71;
 
 // A brush mark from one {x, y, radius} to the next: the hull of the two discs.
 function paintCapsule(from, to, height, paint) {
-  const a = { ...from, radius: Math.max(from.radius, MIN_RADIUS) };
-  const b = { ...to, radius: Math.max(to.radius, MIN_RADIUS) };
-  const body = tangentQuad(a, b);
-  const top = Math.max(0, Math.ceil(Math.min(a.y - a.radius, b.y - b.radius) - 0.5));
-  const bottom = Math.min(height - 1, Math.floor(Math.max(a.y + a.radius, b.y + b.radius) - 0.5));
-  for (let y = top; y <= bottom; y++) {
-    const row = { left: Infinity, right: -Infinity };
-    widenByDisc(row, a, y + 0.5);
-    widenByDisc(row, b, y + 0.5);
-    if (body) widenByOutline(row, body, y + 0.5);
-    paint(y, Math.ceil(row.left - 0.5), Math.floor(row.right - 0.5) + 1);
+  const discs = [from, to].map((disc) => ({ ...disc, radius: Math.max(disc.radius, MIN_RADIUS) }));
+  const corners = tangentQuad(...discs);
+  const edges = corners.map((corner, i) => [corner, corners[(i + 1) % corners.length]]);
+  const top = Math.max(0, Math.ceil(Math.min(...discs.map(({ y, radius }) => y - radius)) - 0.5));
+  const bottom = Math.min(height - 1, Math.floor(Math.max(...discs.map(({ y, radius }) => y + radius)) - 0.5));
+  for (let row = top; row <= bottom; row++) {
+    const y = row + 0.5;
+    let left = Infinity;
+    let right = -Infinity;
+    for (const disc of discs) {
+      const square = disc.radius ** 2 - (y - disc.y) ** 2;
+      if (square < 0) continue;
+      const half = Math.sqrt(square);
+      left = Math.min(left, disc.x - half);
+      right = Math.max(right, disc.x + half);
+    }
+    for (const [p, q] of edges) {
+      if (p.y <= y === q.y <= y) continue;
+      const x = p.x + ((y - p.y) / (q.y - p.y)) * (q.x - p.x);
+      left = Math.min(left, x);
+      right = Math.max(right, x);
+    }
+    paint(row, Math.ceil(left - 0.5), Math.floor(right - 0.5) + 1);
   }
 }
 
-// The four points where the two outer tangents touch the discs; null when one disc holds the other.
+// The four points where the two outer tangents touch the discs; none when one disc holds the other.
 function tangentQuad(a, b) {
   const distance = Math.hypot(b.x - a.x, b.y - a.y);
-  if (distance <= Math.abs(a.radius - b.radius) || distance === 0) return null;
+  if (distance <= Math.abs(a.radius - b.radius) || distance === 0) return [];
   const along = { x: (b.x - a.x) / distance, y: (b.y - a.y) / distance };
   const sin = (a.radius - b.radius) / distance;
   const cos = Math.sqrt(1 - sin * sin);
@@ -32,29 +44,6 @@ function tangentQuad(a, b) {
     y: disc.y + disc.radius * (along.y * sin + side * along.x * cos),
   });
   return [touch(a, 1), touch(b, 1), touch(b, -1), touch(a, -1)];
-}
-
-function widenByDisc(row, disc, y) {
-  const half = Math.sqrt(disc.radius ** 2 - (y - disc.y) ** 2);
-  if (Number.isNaN(half)) return;
-  row.left = Math.min(row.left, disc.x - half);
-  row.right = Math.max(row.right, disc.x + half);
-}
-
-function widenByOutline(row, points, y) {
-  for (const x of crossings(points, y)) {
-    row.left = Math.min(row.left, x);
-    row.right = Math.max(row.right, x);
-  }
-}
-
-function crossings(points, y) {
-  const found = [];
-  points.forEach((p, i) => {
-    const q = points[(i + 1) % points.length];
-    if (p.y <= y !== q.y <= y) found.push(p.x + ((y - p.y) / (q.y - p.y)) * (q.x - p.x));
-  });
-  return found;
 }
 
 // `a` and `b` are opposite corners.

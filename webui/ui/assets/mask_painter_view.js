@@ -5,6 +5,7 @@ const MAX_ZOOM = 32;
 const MARGIN_PX = 12;
 const PIXELATED_FROM = 6; // screen pixels per picture pixel
 const SHOWN_PIXELS = 4096 ** 2; // phones draw no larger canvas; a larger picture is shown, not sent, smaller
+const MAX_SAMPLES = 3; // mask pixels looked at per view pixel and axis, when many fall on one
 const SMALLEST_LEVEL_PX = 1024;
 
 class View {
@@ -173,7 +174,7 @@ class View {
     if (!this.mask) return context.clearRect(left, top, right - left, bottom - top);
     const ratio = this.#ratio();
     const step = 1 / (this.scale * ratio); // picture pixels per view pixel
-    const samples = Math.min(4, Math.max(1, Math.ceil(step - 0.01)));
+    const samples = Math.min(MAX_SAMPLES, Math.max(1, Math.ceil(step - 0.01)));
     const columns = samplePoints(left, right, this.x * ratio, step, samples, this.mask.width);
     const rows = samplePoints(top, bottom, this.y * ratio, step, samples, this.mask.height);
     const tint = new ImageData(right - left, bottom - top);
