@@ -90,11 +90,11 @@ class ValueSync {
     const picture = this.#picture;
     const mask = this.#mask;
     if (!picture.data) picture.data = fileData(await this.upload(picture.file), picture.file.name);
-    const version = mask?.version;
+    const version = mask?.version ?? 0;
     const maskData = version === this.#sentVersion ? this.#sentMask : await this.#sendMask(mask);
     if (epoch !== this.#epoch) return;
     const isNewPicture = !this.#pictureSent;
-    this.#sentVersion = version ?? 0;
+    this.#sentVersion = version;
     this.#sentMask = maskData;
     this.#pictureSent = true;
     this.publish({ image: picture.data, mask: maskData }, isNewPicture);
