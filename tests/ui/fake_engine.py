@@ -7,7 +7,6 @@ import colorsys
 import io
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image, ImageDraw, PngImagePlugin
@@ -24,26 +23,33 @@ from webui.services import Services
 PREVIEW_SIDE_PX = 64
 
 
-@dataclass(slots=True)
 class Gate:
-    """Lets a test hold a job at a step: `close()` stops every job at its next step until `open()`."""
+    """Lets a test hold every job at a step."""
 
-    _open: threading.Event = field(default_factory=threading.Event)
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._steps_left: int | None = None
 
-    def __post_init__(self) -> None:
-        self._open.set()
+    def hold(self, *, after_steps: int = 0) -> None:
+        """After so many more steps no job gets on until `release`."""
+        with self._changed:
+            self._steps_left = after_steps
+            self._changed.notify_all()
 
-    def close(self) -> None:
-        self._open.clear()
+    def release(self) -> None:
+        with self._changed:
+            self._steps_left = None
+            self._changed.notify_all()
 
-    def open(self) -> None:
-        self._open.set()
-
-    def wait(self, check: Callable[[], None]) -> None:
-        """Returns when the gate is open; `check` is asked meanwhile, as a real step would."""
-        check()
-        while not self._open.wait(timeout=0.02):
+    def step(self, check: Callable[[], None]) -> None:
+        """Returns when a step may be done; `check` is asked meanwhile, as the real engine does before each step."""
+        with self._changed:
             check()
+            while self._steps_left == 0:
+                self._changed.wait(timeout=0.02)
+                check()
+            if self._steps_left is not None:
+                self._steps_left -= 1
 
 
 def fake_runner(services: Services, folder: Path, gate: Gate) -> Runner:
@@ -71,7 +77,7 @@ def _draw(context: JobContext, request: GenerationRequest, index: int, folder: P
     total = steps * request.num_images
     seed = (request.seed or 0) + index
     for step in range(steps):
-        gate.wait(context.cancel.check)
+        gate.step(context.cancel.check)
         done = index * steps + step + 1
         context.report(Progress(step=done, num_steps=total, seconds_left=(total - done) * 0.02))
         context.report(StepPreview(jpeg=_jpeg(_picture(request, seed, (step + 1) / steps))))

@@ -20,7 +20,12 @@ class JsonHtml(gr.HTML, metaclass=WithoutStub):  # type: ignore[misc]
 
     def __init__(self, value: Any = None, *, html_template: str, js_on_load: str, **options: Any) -> None:
         super().__init__(
-            value, html_template=html_template, js_on_load=js_on_load, apply_default_css=False, padding=False, **options
+            value,
+            html_template=html_template,
+            js_on_load=js_on_load,
+            apply_default_css=False,
+            elem_classes="at-flush",
+            **options,
         )
 
     def postprocess(self, value: Any) -> Any:

@@ -119,22 +119,23 @@ def add_compose(form: Form, info: CheckpointInfo | None) -> None:
             _add_prompt(
                 form, "negative_prompt", "" if info is None else info.sample_negative_prompt, "What should not be in it"
             )
-        form.chips = Chips(prompts, elem_id=form.id("examples"))
-        with gr.Row(elem_classes="at-actions"):
-            form.buttons["generate"] = gr.Button(
-                "Generate", variant="primary", elem_id=form.id("generate"), elem_classes="at-generate", scale=3
-            )
-            form.buttons["interrupt"] = gr.Button("Interrupt", elem_id=form.id("interrupt"), min_width=100, scale=0)
-            form.buttons["skip"] = gr.Button("Skip", elem_id=form.id("skip"), min_width=80, scale=0)
+        with gr.Row(elem_classes="at-hints"):
+            form.chips = Chips(prompts, elem_id=form.id("examples"))
             form.restore = gr.UploadButton(
                 "Open settings from picture",
                 elem_id=form.id("restore"),
                 elem_classes="at-restore",
                 file_types=["image"],
-                size="lg",
-                min_width=230,
+                size="sm",
+                min_width=180,
                 scale=0,
             )
+        with gr.Row(elem_classes="at-actions"):
+            form.buttons["generate"] = gr.Button(
+                "Generate", variant="primary", elem_id=form.id("generate"), min_width=110, scale=3
+            )
+            form.buttons["interrupt"] = gr.Button("Interrupt", elem_id=form.id("interrupt"), min_width=96, scale=0)
+            form.buttons["skip"] = gr.Button("Skip", elem_id=form.id("skip"), min_width=72, scale=0)
 
 
 def add_results(form: Form) -> None:
@@ -154,6 +155,7 @@ def add_source(form: Form, sample: Path | None, *, paint: bool, max_pixels: int)
                 elem_id=form.id("picture"),
                 sample=sample,
                 max_pixels=max_pixels,
+                elem_classes="at-flush",
                 height_px=460 if paint else 360,
             ),
         )

@@ -64,8 +64,8 @@ def _build_sidebar(infos: list[CheckpointInfo], start: CheckpointInfo | None) ->
     # Not gr.Sidebar: that one lies over the page on narrow windows, and hides the list of jobs when it is closed.
     with gr.Column(elem_id="sidebar", min_width=200, scale=0):
         with gr.Row(elem_classes="at-top"):
-            gr.HTML('<h1 class="at-brand">Atelier</h1>', js_on_load=None)
-            theme = gr.Button("Light or dark", size="sm", elem_id="theme", elem_classes="at-small", scale=0)
+            gr.HTML('<h1 class="at-brand">Atelier</h1>', js_on_load=None, elem_classes="at-flush")
+            theme = gr.Button("Light or dark", size="sm", elem_id="theme", min_width=96, scale=0)
         checkpoint = gr.Dropdown(
             checkpoint_choices(infos),
             value=None if start is None else start.name,

@@ -28,9 +28,10 @@ def build_router(services: Services, views: JobViews) -> APIRouter:
         request: Request,
         task: Task = "txt2img",
         picked: Annotated[str, Query(max_length=64)] = "",
+        kept: Annotated[str, Query(max_length=64)] = "",
         seen: Annotated[str, Query(max_length=128)] = "",
     ) -> dict[str, Any]:
-        return views.page(owner_of(request), task, picked, seen)
+        return views.page(owner_of(request), task, picked=picked, kept=kept, seen=seen)
 
     @router.post("/jobs/{job_id}/interrupt")
     def interrupt(request: Request, job_id: str) -> dict[str, bool]:

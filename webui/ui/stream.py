@@ -120,15 +120,16 @@ class JobViews:
                 return picture
         raise WebUIError("This picture is gone.", hint="It was deleted or moved in the outputs folder.")
 
-    def page(self, owner: str, task: Task, picked: str, seen: str) -> dict[str, Any]:
+    def page(self, owner: str, task: Task, *, picked: str, kept: str, seen: str) -> dict[str, Any]:
         """What one page shows: the owner's jobs, and the one in the foreground of its tab in full.
 
-        `picked` is the job the user chose to look at, or ""; `seen` is the "ID:VERSION" the page has already.
+        `picked` is the job the user chose to look at, or ""; `kept` is the one the page shows now; `seen` is the stamp
+        of what it has of that already.
         """
         queue = self._services.queue
         active = [job for job in queue.jobs(owner=owner, states=ACTIVE) if job.kind == GENERATE][::-1]
         ended = [job for job in queue.jobs(owner=owner, states=ENDED) if job.kind == GENERATE]
-        shown = _foreground([*active, *ended[::-1]], task, picked)
+        shown = _foreground([*active, *ended], task, picked, kept)
         answer: dict[str, Any] = {
             "jobs": [self._brief(job) for job in active],
             "recent": self._recent([job for job in ended if task_of(job.payload) == task]),
@@ -201,16 +202,18 @@ def attempt(action: Callable[[], T]) -> T | Trouble:
         return Trouble(title="Internal error", text=f"Internal error, id {error_id}. The details are in the log.")
 
 
-def _foreground(jobs: list[JobRecord], task: Task, picked: str) -> JobRecord | None:
-    """`jobs`: active ones oldest first, then ended ones oldest first."""
+def _foreground(jobs: list[JobRecord], task: Task, picked: str, kept: str) -> JobRecord | None:
+    """The picked job; else what waits or runs, oldest first; else what was shown so far; else the newest.
+
+    `jobs`: active ones oldest first, then ended ones newest first.
+    """
     mine = [job for job in jobs if task_of(job.payload) == task]
-    for job in mine:
-        if job.id == picked:
-            return job
-    running = [job for job in mine if job.state in ACTIVE]
-    if running:
-        return running[0]
-    return mine[-1] if mine else None
+    by_id = {job.id: job for job in mine}
+    if picked in by_id:
+        return by_id[picked]
+    if mine and mine[0].state in ACTIVE:
+        return mine[0]
+    return by_id.get(kept, mine[0] if mine else None)
 
 
 def _in_full(job: JobRecord, view: JobView) -> dict[str, Any]:

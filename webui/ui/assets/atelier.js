@@ -32,7 +32,7 @@ const atelier = (() => {
     const task = currentTask(), panel = panels[task];
     let active = false;
     try {
-      const query = new URLSearchParams({ task: task || "txt2img", picked: panel?.picked || "", seen: panel?.shown?.stamp || "" });
+      const query = new URLSearchParams({ task: task || "txt2img", picked: panel?.picked || "", kept: panel?.shown?.id || "", seen: panel?.shown?.stamp || "" });
       const answer = await fetch(`jobs?${query}`, { cache: "no-store" });
       if (!answer.ok) throw new Error(`status ${answer.status}`);
       const state = await answer.json();
@@ -57,12 +57,8 @@ const atelier = (() => {
     await fetch(`jobs/${job}/${action}`, { method: "POST" });
     poll();
   };
-  const activeJob = (task) => {
-    const shown = panels[task]?.shown;
-    return shown && (shown.state === "running" || shown.state === "queued") ? shown : null;
-  };
   function act(action) {
-    const job = activeJob(currentTask());
+    const job = panels[currentTask()]?.active;
     if (job) post(job.id, action);
     return [];
   }
@@ -75,22 +71,30 @@ const atelier = (() => {
   function showQueue(jobs) {
     document.body.dataset.activeJobs = jobs.length;
     if (!queueList) return;
-    const rows = jobs.map((job) => {
-      const name = job.prompt || "(no prompt)";
+    // Rows are kept, so that a click that begins on a button also ends on it.
+    const rows = new Map([...queueList.querySelectorAll("li[data-job]")].map((row) => [row.dataset.job, row]));
+    for (const [id, row] of rows) if (!jobs.some((job) => job.id === id)) row.remove();
+    for (const job of jobs) {
+      const row = rows.get(job.id) || queueRow(job);
       const state = job.state === "running" ? (job.num_steps ? `Step ${job.step} of ${job.num_steps}` : "Starting") : `Place ${job.place} in the queue`;
-      return make("li", { "data-job": job.id, "data-state": job.state },
-        make("div", {}, make("span", { class: "at-queue-name", title: name }, name), make("span", { class: "at-queue-state" }, state)),
-        make("button", { type: "button", "aria-label": `Cancel: ${name}`, title: "Cancel", onclick: () => post(job.id, "interrupt") }, "✕"));
-    });
-    const focused = queueList.contains(document.activeElement) ? document.activeElement.closest("li")?.dataset.job : null;
-    queueList.replaceChildren(...(rows.length ? rows : [make("li", { class: "at-none" }, "Nothing is waiting.")]));
-    if (focused) queueList.querySelector(`li[data-job="${focused}"] button`)?.focus();
+      row.dataset.state = job.state;
+      row.querySelector(".at-queue-state").textContent = state;
+      if (!row.isConnected) queueList.append(row);
+    }
+    queueList.querySelector(".at-none")?.remove();
+    if (!jobs.length) queueList.append(make("li", { class: "at-none" }, "Nothing is waiting."));
+  }
+  function queueRow(job) {
+    const name = job.prompt || "(no prompt)";
+    return make("li", { "data-job": job.id },
+      make("div", {}, make("span", { class: "at-queue-name", title: name }, name), make("span", { class: "at-queue-state" })),
+      make("button", { type: "button", "aria-label": `Cancel: ${name}`, title: "Cancel", onclick: () => post(job.id, "interrupt") }, "✕"));
   }
 
   /* ---- results ------------------------------------------------------------------------------------------------- */
   function results({ element, props, trigger, watch, task, events }) {
     const old = panels[task];
-    const panel = { task, trigger, events, box: element.querySelector(".at-results"), picked: old?.picked || "", index: old?.index ?? null, compare: false, shown: null };
+    const panel = { task, trigger, events, box: element.querySelector(".at-results"), picked: old?.picked || "", index: old?.index ?? null, compare: false, shown: null, active: null };
     panels[task] = panel;
     build(panel);
     watch("value", () => {
@@ -134,9 +138,10 @@ const atelier = (() => {
       draw(panel);
     }
     drawRecent(panel, state.recent);
-    for (const action of ["interrupt", "skip"]) {
+    panel.active = state.jobs.find((other) => other.task === panel.task) || null;
+    for (const [action, possible] of [["interrupt", panel.active], ["skip", panel.active?.state === "running"]]) {
       const control = byId(`${panel.task}_${action}`);
-      if (control) control.disabled = action === "skip" ? panel.shown?.state !== "running" : !activeJob(panel.task);
+      if (control) control.disabled = !possible;
     }
   }
   function statusText(job) {
@@ -370,7 +375,7 @@ const atelier = (() => {
   const dropTarget = (event) => (event.dataTransfer?.types.includes("Files") ? event.target.closest?.(".at-prompt") : null);
   addEventListener("dragover", (event) => { if (dropTarget(event)) event.preventDefault(); }, true);
   addEventListener("drop", (event) => {
-    const input = dropTarget(event) && document.querySelector(`#${currentTask()}_restore ~ input[type=file], #${currentTask()}_restore input[type=file]`);
+    const input = dropTarget(event) && byId(`${currentTask()}_restore`)?.parentElement.querySelector("input[type=file]");
     if (!input) return;
     event.preventDefault();
     event.stopPropagation();
