@@ -199,7 +199,7 @@ def test_any_text_can_be_read_and_reading_is_stable(text: str) -> None:
 
 
 def test_a_very_long_line_without_fields_is_read_in_linear_time() -> None:
-    # Quadratic time would be hours.
-    words = "word " * 2_000_000
+    # Quadratic time would be an hour.
+    words = "word " * 200_000
     assert parse_infotext(words).fields == {}
-    assert parse_infotext("a: " * 2_000_000).prompt
+    assert parse_infotext("a: " * 200_000).prompt

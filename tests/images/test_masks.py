@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -52,11 +53,25 @@ def gaussian_oracle(mask: np.ndarray, sigma: int) -> np.ndarray:
     return convolve1d(across, kernel, axis=0, mode="mirror")
 
 
-@given(st.integers(2, 70), st.integers(2, 70), st.integers(1, 12), st.data())
-def test_blur_is_the_gaussian_of_the_field(width: int, height: int, blur_px: int, data: st.DataObject) -> None:
-    mask = masked((width, height), data.draw(boxes(width, height)), data.draw(st.integers(1, 255)))
+@st.composite
+def masks_to_blur(draw: st.DrawFn) -> Image.Image:
+    size = draw(st.integers(1, 70)), draw(st.integers(1, 70))
+    return masked(size, draw(boxes(*size)), draw(st.integers(1, 255)))
+
+
+@given(masks_to_blur(), st.integers(1, 12))
+def test_blur_is_a_gaussian_cut_off_at_two_and_a_half_sigma(mask: Image.Image, blur_px: int) -> None:
     difference = np.asarray(blur_mask(mask, blur_px)) - gaussian_oracle(np.asarray(mask), blur_px)
-    assert np.abs(difference).max() <= 2
+    # OpenCV rounds the kernel to 8 bits, which adds up to this much on wide ones.
+    assert np.abs(difference).max() <= 6
+
+
+@given(masks_to_blur(), st.integers(1, 64))
+def test_blur_is_bit_for_bit_that_of_the_whole_mask_in_two_passes(mask: Image.Image, blur_px: int) -> None:
+    kernel_px = 2 * int(2.5 * blur_px + 0.5) + 1
+    across = cv2.GaussianBlur(np.asarray(mask), (kernel_px, 1), blur_px)
+    expected = cv2.GaussianBlur(across, (1, kernel_px), blur_px)
+    assert np.array_equal(np.asarray(blur_mask(mask, blur_px)), expected)
 
 
 @given(st.integers(1, 16))

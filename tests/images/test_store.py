@@ -2,7 +2,6 @@ import errno
 import multiprocessing
 import os
 import re
-import signal
 import stat
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -75,11 +74,11 @@ def test_parallel_writers_in_processes_never_share_a_number_and_readers_see_whol
     sizes = set()
     with ProcessPoolExecutor(3, mp_context=PROCESSES) as pool:
         # The same seed in all: only the number tells the files apart.
-        jobs = [pool.submit(save_many, tmp_path, 40, 7) for _ in range(3)]
+        jobs = [pool.submit(save_many, tmp_path, 25, 7) for _ in range(3)]
         while not all(job.done() for job in jobs):
             sizes |= {path.stat().st_size for path in visible(tmp_path)}
         paths = [Path(path) for job in jobs for path in job.result()]
-    assert sorted(int(path.name[:5]) for path in paths) == list(range(1, 121))
+    assert sorted(int(path.name[:5]) for path in paths) == list(range(1, 76))
     assert sizes <= {len(DATA)}
     assert all(path.read_bytes() == DATA for path in paths)
     assert {path.suffix for path in paths[0].parent.iterdir()} == {".png"}
@@ -90,7 +89,7 @@ def test_a_killed_writer_leaves_whole_files_only_and_the_next_goes_on(tmp_path: 
     writer.start()
     while len(visible(tmp_path)) < 5:
         assert writer.is_alive()
-    os.kill(writer.pid, signal.SIGKILL)
+    writer.kill()
     writer.join()
     left = visible(tmp_path)
     assert all(path.read_bytes() == DATA for path in left)
@@ -133,6 +132,7 @@ def read_only(folder: Path) -> Iterator[None]:
         folder.chmod(mode)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no read-only folders.")
 def test_a_folder_that_is_not_writable_is_named(tmp_path: Path) -> None:
     with read_only(tmp_path):
         with pytest.raises(StorageError, match="is not writable") as caught:

@@ -12,6 +12,9 @@ Layer = npt.NDArray[np.float32]
 
 Plane = npt.NDArray[np.float32]
 
+Box = tuple[int, int, int, int]
+"""Left, top, right, bottom."""
+
 COARSE_BLURS = ((256, 1), (64, 1), (16, 2))
 """(sigma in pixels, how often it is laid over what is there): wide washes, done at a quarter of the size."""
 
@@ -22,8 +25,12 @@ COARSE_SHRINK = 4
 FINE_REACH_PX = 16
 """Four sigmas of the widest fine blur: what lies farther from the mask does not touch the fill."""
 
+BAND_PX = 256
+"""Rows that are filled at a time, so that the layers of a large picture stay in the processor's cache."""
+
 SIGMA_CELLS = 4
 MIN_CELLS = 32
+"""Wide blurs work on cells of a quarter sigma, unless that leaves fewer than this along a side."""
 
 WASH = 1e-4
 """Opacity of the average colour under all blurs; it shows only where even the widest has nothing to spread."""
@@ -37,15 +44,25 @@ def fill_masked(image: Image.Image, mask: Image.Image) -> Image.Image:
     bbox = mask.getbbox()
     if bbox is None:
         return image.copy()
-    area = padded_box(bbox, FINE_REACH_PX, image.size)
-    kept = _kept(image.crop(area), mask.crop(area), 1)
-    filled = _enlarged(_washes(image, mask), area, image.size)
-    for sigma_px, num_layers in FINE_BLURS:
-        _lay_over(filled, _blurred(kept, sigma_px), num_layers)
-    _lay_over(filled, kept, 1)
+    washes = _washes(image, mask)
     result = image.copy()
-    result.paste(_as_image(filled), area, mask.crop(area).point([0] + [255] * 255))
+    left, first, right, last = bbox
+    for top in range(first, last, BAND_PX):
+        band = (left, top, right, min(top + BAND_PX, last))
+        result.paste(_filled(image, mask, washes, band), band, mask.crop(band).point([0] + [255] * 255))
     return result
+
+
+def _filled(image: Image.Image, mask: Image.Image, washes: Layer, band: Box) -> Image.Image:
+    """The part `band` of the fill: the `washes`, the fine blurs over them, what is kept on top."""
+    area = padded_box(band, FINE_REACH_PX, image.size)
+    kept = _kept(image.crop(area), mask.crop(area), 1)
+    layers = _enlarged(washes, area, image.size)
+    for sigma_px, num_layers in FINE_BLURS:
+        _lay_over(layers, _blurred(kept, sigma_px), num_layers)
+    _lay_over(layers, kept, 1)
+    left, top, right, bottom = band
+    return _as_image(layers[:, top - area[1] : bottom - area[1], left - area[0] : right - area[0]])
 
 
 def _kept(image: Image.Image, mask: Image.Image, shrink: int) -> Layer:
@@ -103,7 +120,7 @@ def _resized(plane: Plane, height: int, width: int, interpolation: int) -> Plane
     return np.asarray(cv2.resize(plane, (width, height), interpolation=interpolation), dtype=np.float32)
 
 
-def _enlarged(layer: Layer, area: tuple[int, int, int, int], size: tuple[int, int]) -> Layer:
+def _enlarged(layer: Layer, area: Box, size: tuple[int, int]) -> Layer:
     """The part `area` of `layer` after it is enlarged to `size`."""
     left, top, right, bottom = area
     zoom_x, zoom_y = size[0] / layer.shape[2], size[1] / layer.shape[1]

@@ -132,7 +132,9 @@ def _found(file: Image.Image) -> ImageMetadata:
         # Some programs write the text behind the pixels.
         file.load()
     texts = file.info if file.format == "PNG" else {}
-    tags = file.getexif().get_ifd(ExifTags.IFD.Exif)
+    # Asked for its EXIF block, a PNG without one is decoded to the end in search of it.
+    has_exif = file.format != "PNG" or "exif" in file.info
+    tags = file.getexif().get_ifd(ExifTags.IFD.Exif) if has_exif else {}
     comments = [tags.get(ExifTags.Base.UserComment, b"")]
     if file.format == "GIF":
         comments.append(file.info.get("comment", b""))
