@@ -148,6 +148,7 @@ def visited(watched_warm_page: tuple[Page, list[str]], served: PainterPage) -> N
 @pytest.fixture
 def studio(visited: None, warm_page: Page, served: PainterPage, photo: Path) -> Iterator[Studio]:
     """A picture just opened, nothing painted, the brush in hand."""
+    served.preset = None
     studio = Studio(warm_page, served).open(photo)
     studio.button("Brush").click()
     yield studio
@@ -540,6 +541,17 @@ def test_the_same_picture_sent_again_clears_the_mask(studio: Studio, photo: Path
     expect(studio.button("Undo")).to_have_attribute("aria-disabled", "true")
     painted = studio.generate()
     assert painted is not None and painted.mask is None
+
+
+def test_none_from_python_empties_it(studio: Studio) -> None:
+    studio.stroke((60, 60))
+    studio.page.get_by_role("tab", name="Other").click()
+    studio.page.get_by_role("button", name="Send").click()
+    studio.page.get_by_role("tab", name="Inpaint").click()
+    expect(studio.button("Use the sample photo")).to_be_visible()
+    assert studio.generate() is None
+    studio.button("Use the sample photo").click()
+    studio.wait_ready((256, 192))
 
 
 def test_the_mask_outlives_a_look_at_another_tab(studio: Studio) -> None:

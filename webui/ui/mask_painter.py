@@ -97,9 +97,9 @@ class MaskPainter(gr.HTML, metaclass=_WithoutStub):  # type: ignore[misc]
             return None
         return PaintedImage(image=Path(payload.image.path), mask=Path(payload.mask.path) if payload.mask else None)
 
-    def postprocess(self, value: PaintedImage | None) -> PainterValue | None:
+    def postprocess(self, value: PaintedImage | None) -> PainterValue:
         if value is None or value.image is None:
-            return None
+            return PainterValue()
         return PainterValue(image=self._cached(value.image), mask=self._cached(value.mask) if value.mask else None)
 
     def api_info(self) -> dict[str, Any]:

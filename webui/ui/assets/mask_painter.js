@@ -399,7 +399,7 @@ class Painter {
 
   #remove() {
     this.#forget();
-    this.#publish(null, "clear");
+    this.#publish({ image: null, mask: null }, "clear"); // Gradio turns null into "", which no handler can read
     this.part("live").textContent = "Picture removed";
   }
 
