@@ -31,10 +31,14 @@ def build_generator(settings: Settings, store: ImageStore) -> "Generator":
     Imports torch, so it is called where the device is used: on the worker, or by the command line.
     """
     from webui.generation.run import Generator
+    from webui.pipeline.allocator import keep_freed_memory
     from webui.pipeline.device import choose_device
     from webui.pipeline.manager import PipelineManager
 
-    manager = PipelineManager(models_dirs(settings), choose_device(settings.device, settings.dtype))
+    device = choose_device(settings.device, settings.dtype)
+    if device.is_cpu:
+        keep_freed_memory()
+    manager = PipelineManager(models_dirs(settings), device)
     return Generator(manager, store)
 
 

@@ -83,18 +83,12 @@ def _add_common_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--data-dir", type=Path, help="models, outputs, database and settings live beneath it")
     command.add_argument("--device", help="auto, cpu, cuda or mps")
     command.add_argument("--dtype", help="auto, fp32, fp16 or bf16")
-    command.add_argument(
-        "--compile",
-        action=argparse.BooleanOptionalAction,
-        default=None,
-        help="compile large models in the background (on)",
-    )
 
 
 def _settings_of(options: argparse.Namespace, *names: str) -> Any:
     from webui.settings import load_settings
 
-    common = ("data_dir", "device", "dtype", "compile")
+    common = ("data_dir", "device", "dtype")
     return load_settings(**{name: getattr(options, name) for name in (*common, *names)})
 
 

@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ def test_every_schedule_falls_from_high_noise_to_none(label: str, n: int) -> Non
     sigmas = function(n, LEVELS)
     assert len(sigmas) == n + 1
     assert sigmas[-1] == 0
-    assert all(high > low for high, low in zip(sigmas[:-1], sigmas[1:], strict=True))
+    assert all(high > low for high, low in pairwise(sigmas))
     assert sigmas[0] <= LEVELS.sigma_max * (1 + 1e-9)
 
 

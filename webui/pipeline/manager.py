@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from webui.pipeline.allocator import give_back
 from webui.pipeline.catalog import CheckpointInfo, find_checkpoint
 from webui.pipeline.device import Device, translated_memory_errors
 from webui.pipeline.model import Model, load_model
@@ -34,6 +35,7 @@ class PipelineManager:
         ):
             self._model = load_model(info, self.device)
         self._stamp = stamp
+        give_back()
         return self._model
 
 
