@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
@@ -16,6 +17,11 @@ from webui.jobs.events import JobEvent
 from webui.pipeline.device import Device
 from webui.pipeline.manager import PipelineManager
 from webui.settings import CHECKOUT
+
+hypothesis.settings.register_profile(
+    "atelier", database=None, deadline=None, max_examples=60, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("atelier")
 
 CPU = Device(torch_device=torch.device("cpu"), dtype=torch.float32, images_at_once=False)
 

@@ -24,6 +24,9 @@ logger = logging.getLogger(__name__)
 
 STOP_TIMEOUT_S = 10.0
 
+STARTER = "starter"
+"""The checkpoint that ships with the program."""
+
 
 def build_generator(settings: Settings, store: ImageStore) -> "Generator":
     """The engine, which saves into `store`.
@@ -45,6 +48,7 @@ def build_generator(settings: Settings, store: ImageStore) -> "Generator":
 def build_runners(services: Services) -> Mapping[str, Runner]:
     """What the worker can run, by kind of job."""
     generator = build_generator(services.settings, services.outputs)
+    preload_starter(generator, services)
 
     def run_generation(context: JobContext) -> None:
         finished = {event.index: event for event in context.previous if isinstance(event, ImageReady)}
@@ -52,6 +56,12 @@ def build_runners(services: Services) -> Mapping[str, Runner]:
         generator.generate(request, report=context.report, cancel=context.cancel, finished=finished)
 
     return {GENERATE: run_generation}
+
+
+def preload_starter(generator: "Generator", services: Services) -> None:
+    """Reads the small model that most first pictures are made with, so that they need not wait for it."""
+    if any(info.name == STARTER and not info.problem for info in services.checkpoints()):
+        generator.preload(STARTER)
 
 
 def prepare_data_dir(settings: Settings) -> None:

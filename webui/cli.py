@@ -138,7 +138,8 @@ def _generate(options: argparse.Namespace) -> None:
         prepare_data_dir(settings)
     store = ImageStore(options.output or settings.outputs_dir)
     report = CommandReport(sys.stderr)
-    for ready in build_generator(settings, store).generate(with_seed(request), report=report, cancel=CancelToken()):
+    generator = build_generator(settings, store)
+    for ready in generator.generate(with_seed(request), report=report, cancel=CancelToken(), previews=False):
         print(json.dumps({"path": ready.path, "seed": ready.seed}) if options.json else ready.path)
 
 

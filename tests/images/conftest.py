@@ -3,14 +3,7 @@
 import cv2
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, settings
 from PIL import Image
-
-# Random cases leave nothing behind, and none depends on a clock.
-settings.register_profile(
-    "images", database=None, deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow]
-)
-settings.load_profile("images")
 
 
 @pytest.fixture(scope="session")
