@@ -74,7 +74,7 @@ def _build_sidebar(infos: list[CheckpointInfo], start: CheckpointInfo | None) ->
             interactive=True,
             min_width=180,
         )
-        refresh = gr.Button("Refresh", size="sm", elem_id="refresh")
+        refresh = gr.Button("Refresh", size="sm", elem_id="refresh", min_width=80)
         problems = Problems(problems_of(infos), elem_id="problems")
         Queue(elem_id="queue")
     return Shell(checkpoint=checkpoint, refresh=refresh, problems=problems, theme=theme)
@@ -173,7 +173,6 @@ def _connect_shell(
         open_page,
         {*memories.values(), checkpoint_memory},
         {*lists, *counters, *remembered, shell.tabs},
-        queue=False,
         **quiet,
     ).then(js="() => atelier.ready()", **by_script)
     shell.refresh.click(handlers.refresh_checkpoints, shell.checkpoint, lists, **quiet)
