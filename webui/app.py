@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import uvicorn
-from fastapi import FastAPI
 
 from webui.errors import InvalidRequest, StorageError
 from webui.generation.events import ImageReady
@@ -18,6 +17,8 @@ from webui.services import GENERATE, Services, models_dirs
 from webui.settings import Settings
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
+
     from webui.generation.run import Generator
 
 logger = logging.getLogger(__name__)
@@ -99,7 +100,7 @@ def serve(settings: Settings) -> None:
         services.close()
 
 
-def _build_page(services: Services) -> FastAPI:
+def _build_page(services: Services) -> "FastAPI":
     """Imports Gradio, for which the command line has no use."""
     from webui.ui.server import build_app
 
