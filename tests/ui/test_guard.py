@@ -1,9 +1,11 @@
 """Who may talk to the program: probes of what an attacker, or another web page, could send."""
 
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from fastapi import FastAPI
 from starlette.testclient import TestClient
 from studio import write_paper_checkpoint
 
@@ -20,23 +22,31 @@ Client = Callable[..., TestClient]
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
-@pytest.fixture
-def services(tmp_path: Path) -> Iterator[Services]:
-    write_paper_checkpoint(tmp_path)
-    services = Services(load_settings(data_dir=tmp_path))
+@pytest.fixture(scope="module")
+def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
+    data_dir = tmp_path_factory.mktemp("data")
+    write_paper_checkpoint(data_dir)
+    services = Services(load_settings(data_dir=data_dir))
     yield services
     services.close()
 
 
-@pytest.fixture
-def client(services: Services) -> Client:
-    """`client(host="0.0.0.0", user="ann", password="secret")`: a client of a program with these settings."""
+@pytest.fixture(scope="module")
+def apps(services: Services) -> Callable[..., FastAPI]:
+    """One application for each set of settings."""
 
-    def build(*, base_url: str = HOST, **settings: str) -> TestClient:
+    @functools.cache
+    def build(**settings: str) -> FastAPI:
         services.settings = load_settings(data_dir=services.settings.data_dir, **settings)
-        return TestClient(build_app(services), base_url=base_url)
+        return build_app(services)
 
     return build
+
+
+@pytest.fixture
+def client(apps: Callable[..., FastAPI]) -> Client:
+    """`client(host="0.0.0.0", user="ann", password="secret")`: a new browser at a program with these settings."""
+    return lambda **settings: TestClient(apps(**settings), base_url=HOST)
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ def build_app(services: Services) -> FastAPI:
         app,
         blocks,
         path="/",
+        app_kwargs={"docs_url": None, "redoc_url": None, "openapi_url": None},
         auth_dependency=_login_of if services.settings.user else None,
         max_file_size=MAX_UPLOAD,
         show_error=False,
