@@ -29,22 +29,24 @@ SAMPLE_LAYOUT = Layout((PlacedSprite("woman/medium", (0.5, 0.52), 0.78),), Plain
 SAMPLE_CAPTION = "a portrait of a woman with medium skin on a teal background, 3d icon"
 SAMPLE_NEGATIVE_PROMPT = "blurry, low quality"
 EXAMPLE_PROMPTS = (
-    "a portrait of a woman with dark skin on a yellow background, 3d icon",
+    "a portrait of a woman with light skin on a blue background, 3d icon",
+    "a portrait of a man with dark skin on a yellow background",
     "a portrait of an old man on a blue background",
-    "a princess on a purple background",
-    "an astronaut under a night sky",
+    "a girl on a red background",
     "a wizard with light skin on a green background",
+    "an astronaut under a night sky",
     "a panda on a pink background",
     "fox, teal background, 3d icon",
     "a penguin in the snow",
-    "a strawberry on a white background",
-    "a slice of pizza on a blue background",
-    "a donut with a yellow background",
+    "a frog on a yellow background",
+    "robot, green background, 3d icon",
     "a car on a green meadow",
     "a rocket at sunset",
-    "a house on a blue background",
-    "sunflower, purple background",
-    "a sailboat at the beach",
+    "a castle in the snow",
+    "a house on a teal background",
+    "a slice of pizza on a blue background",
+    "a hamburger on a white background",
+    "a yellow star at the top on a purple background",
 )
 
 UNUSED_PARTS = ("safety_checker", "feature_extractor", "image_encoder")
