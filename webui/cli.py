@@ -28,7 +28,10 @@ GENERATE_OPTIONS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "--sampler": ("sampler", 'sampling method ("Euler a")'),
         "--schedule": ("schedule", "schedule type (Automatic)"),
         "--steps": ("num_inference_steps", "sampling steps (20)"),
-        "--cfg-scale": ("guidance_scale", "how strictly to follow the prompt (7)"),
+        "--cfg-scale": (
+            "guidance_scale",
+            "how strictly to follow the prompt (default: the checkpoint's own, mostly 7)",
+        ),
         "--eta": ("eta", "fresh noise per step, for samplers that add some"),
         "--clip-skip": ("clip_skip", "layers of the text encoder to leave out (0)"),
         "--strength": ("strength", "denoising strength, 0 keeps the picture, 1 ignores it (0.75)"),
@@ -144,7 +147,7 @@ def _generate(options: argparse.Namespace) -> None:
 
 
 def _bench_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--quick", action="store_true", help="the starter model only")
+    command.add_argument("--case", default="all", help="starter, sd15 or all (all)")
     command.add_argument("--rounds", type=int, default=3, help="how often each is timed (3)")
     command.set_defaults(run=_bench)
 
@@ -153,7 +156,7 @@ def _bench(options: argparse.Namespace) -> None:
     benchmarks = Path(__file__).resolve().parent.parent / "tests" / "benchmarks"
     if not benchmarks.is_dir():
         raise WebUIError("The benchmarks are not part of an installed package.", hint="Run them from the checkout.")
-    arguments = ["--rounds", str(options.rounds), *(["--quick"] if options.quick else [])]
+    arguments = ["--case", options.case, "--rounds", str(options.rounds)]
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, str(benchmarks / "against_diffusers.py"), *arguments])
 

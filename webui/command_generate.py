@@ -26,7 +26,10 @@ def request_from_options(
     models_dirs: Sequence[Path],
     max_pixels: int,
 ) -> GenerationRequest:
-    """`values` are fields of `Parameters` as typed. Sizes not given are the picture's, or the checkpoint's own."""
+    """`values` are fields of `Parameters` as typed.
+
+    A size that is not given is the picture's or the checkpoint's own, a CFG scale the checkpoint's.
+    """
     if mask is not None and init is None:
         raise InvalidRequest("mask", "--mask needs a picture to paint on.", hint="Add --init PICTURE.")
     usable = [info for info in list_checkpoints(models_dirs) if not info.problem]
@@ -36,7 +39,8 @@ def request_from_options(
     info = preferred.get(str(values.get("checkpoint", "starter")), usable[0])
     image = flatten(_open(init, max_pixels)) if init else None
     width, height = _native_or_own_size(image, info.native_size)
-    filled = {"checkpoint": info.name, "width": width, "height": height, **values}
+    own = {"checkpoint": info.name, "width": width, "height": height, "guidance_scale": info.guidance_scale}
+    filled: dict[str, Any] = {**own, **values}
     filled["task"] = "txt2img" if init is None else "img2img" if mask is None else "inpaint"
     return build_request(
         parse_parameters(filled), image=image, mask=load_mask(_open(mask, max_pixels)) if mask else None

@@ -1,9 +1,9 @@
 """Side by side with diffusers' own pipelines: same weights, sampler and steps, alternately, each in its own process.
 
-    python launch.py bench [--quick] [--rounds 3]
+    python launch.py bench [--case starter|sd15|all] [--rounds 3]
 
-Every run loads the checkpoint, makes one picture to warm up (another prompt and another input, so that no cache helps
-the next one), then makes and saves the picture that counts. Printed are medians and the ratio ours / diffusers; below
+Every run loads the checkpoint, makes one picture in one step to warm up (with another prompt and input, so that no
+cache helps the next one), then makes and saves the picture that counts. Printed are medians and the ratio ours / diffusers; below
 1 we are faster or smaller.
 """
 
@@ -50,7 +50,7 @@ class Timing:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="the starter model only")
+    parser.add_argument("--case", choices=("starter", "sd15", "all"), default="all")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--worker", nargs=4, metavar=("SIDE", "TASK", "CASE", "OUTPUT"), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -60,12 +60,12 @@ def main() -> None:
         print(json.dumps(asdict(timing)))
         return
     with tempfile.TemporaryDirectory() as folder:
-        compare(cases(Path(folder), quick=options.quick), options.rounds, Path(folder))
+        compare(cases(Path(folder), options.case), options.rounds, Path(folder))
 
 
-def cases(folder: Path, *, quick: bool) -> list[Case]:
+def cases(folder: Path, chosen: str) -> list[Case]:
     starter = Case("starter 128 px, 20 steps", str(ROOT / "models" / "starter"), 128, 20)
-    if quick:
+    if chosen == "starter":
         return [starter]
     from tests.models import write_checkpoint
 
@@ -73,7 +73,8 @@ def cases(folder: Path, *, quick: bool) -> list[Case]:
     import torch
 
     path = write_checkpoint(folder / "models" / "checkpoints" / "sd15-size", sd15_size=True, dtype=torch.float16)
-    return [starter, Case("SD 1.5 size, 512 px, 4 steps", str(path), 512, 4)]
+    large = Case("SD 1.5 size, 512 px, 4 steps", str(path), 512, 4)
+    return [large] if chosen == "sd15" else [starter, large]
 
 
 def compare(all_cases: list[Case], rounds: int, folder: Path) -> None:
@@ -105,13 +106,18 @@ def run_worker(side: str, task: str, case: Case, folder: Path) -> Timing:
 
 
 def measured(
-    generate: Callable[[str, Image.Image, Callable[[], None]], None], case: Case, load_seconds: float
+    generate: Callable[[str, Image.Image, int, Callable[[], None]], None], case: Case, load_seconds: float
 ) -> Timing:
-    """Times `generate(prompt, picture, on_step)` after one run to warm up."""
-    generate("something else", picture(case.size, 1), lambda: None)
+    """Times `generate(prompt, picture, steps, on_step)` after one run to warm up."""
+    generate("something else", picture(case.size, 1), 1, lambda: None)
     stamps: list[float] = []
     start = time.perf_counter()
-    generate("a red apple on a blue background", picture(case.size, 2), lambda: stamps.append(time.perf_counter()))
+    generate(
+        "a red apple on a blue background",
+        picture(case.size, 2),
+        case.steps,
+        lambda: stamps.append(time.perf_counter()),
+    )
     total = time.perf_counter() - start
     return Timing(
         seconds_per_step=statistics.median(later - sooner for sooner, later in pairwise(stamps)),
@@ -146,9 +152,9 @@ def time_ours(task: str, case: Case, output: Path) -> Timing:
     generator.preload(checkpoint.name)
     load_seconds = time.perf_counter() - start
 
-    def generate(prompt: str, image: Image.Image, on_step: Callable[[], None]) -> None:
+    def generate(prompt: str, image: Image.Image, num_steps: int, on_step: Callable[[], None]) -> None:
         values = {"checkpoint": checkpoint.name, "prompt": prompt, "seed": 1, "sampler": "Euler", "task": task}
-        values |= {"width": case.size, "height": case.size, "num_inference_steps": case.steps, "strength": 1.0}
+        values |= {"width": case.size, "height": case.size, "num_inference_steps": num_steps, "strength": 1.0}
         request = build_request(parse_parameters(values), image=image, mask=mask_of(case.size))
         steps = 0
 
@@ -184,7 +190,7 @@ def time_diffusers(task: str, case: Case, output: Path) -> Timing:
     load_seconds = time.perf_counter() - start
     output.mkdir(parents=True, exist_ok=True)
 
-    def generate(prompt: str, image: Image.Image, on_step: Callable[[], None]) -> None:
+    def generate(prompt: str, image: Image.Image, num_steps: int, on_step: Callable[[], None]) -> None:
         def after_step(*arguments: object) -> dict[str, object]:
             on_step()
             return {}
@@ -196,7 +202,7 @@ def time_diffusers(task: str, case: Case, output: Path) -> Timing:
             inputs |= {"mask_image": mask_of(case.size), "height": case.size, "width": case.size}
         made = pipe(
             prompt,
-            num_inference_steps=case.steps,
+            num_inference_steps=num_steps,
             guidance_scale=7.0,
             generator=torch.Generator().manual_seed(1),
             callback_on_step_end=after_step,

@@ -11,6 +11,7 @@ from webui.errors import ModelNotFound, UnsupportedModel
 
 METADATA_FILE = "atelier.json"
 DEFAULT_NATIVE_SIZE_PX = 512
+DEFAULT_GUIDANCE_SCALE = 7.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +22,7 @@ class CheckpointInfo:
     title: str
     path: Path
     native_size: int = DEFAULT_NATIVE_SIZE_PX
+    guidance_scale: float = DEFAULT_GUIDANCE_SCALE
     problem: str = ""
     example_prompts: tuple[str, ...] = ()
     sample_negative_prompt: str = ""
@@ -59,6 +61,7 @@ def describe(path: Path) -> CheckpointInfo:
             title=str(metadata.get("title", name)),
             path=path,
             native_size=_native_size(path, metadata),
+            guidance_scale=float(metadata.get("guidance_scale", DEFAULT_GUIDANCE_SCALE)),
             problem=_problem(path),
             example_prompts=tuple(str(prompt) for prompt in metadata.get("example_prompts", ())),
             sample_negative_prompt=str(metadata.get("sample_negative_prompt", "")),

@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from webui.generation.request import MAX_BATCH_SIZE, MAX_STEPS
-from webui.pipeline.catalog import CheckpointInfo
+from webui.pipeline.catalog import DEFAULT_GUIDANCE_SCALE, CheckpointInfo
 from webui.pipeline.samplers import SAMPLERS
 from webui.pipeline.schedules import SCHEDULES
 from webui.ui.component import JsonHtml
@@ -186,13 +186,13 @@ def add_mask_settings(form: Form) -> None:
     _choice(form, "mask_mode", MASK_MODES, "masked")
 
 
-def add_sampling(form: Form) -> None:
+def add_sampling(form: Form, info: CheckpointInfo | None) -> None:
     with gr.Row():
         _choice(form, "sampler", tuple(SAMPLERS), "Euler a")
         _choice(form, "schedule", tuple(SCHEDULES), "Automatic")
     with gr.Row():
         _slider(form, "steps", 1, MAX_STEPS, 20, 1)
-        _slider(form, "cfg_scale", 1, 30, 7, 0.5)
+        _slider(form, "cfg_scale", 1, 30, DEFAULT_GUIDANCE_SCALE if info is None else info.guidance_scale, 0.5)
 
 
 def add_size(form: Form, native_size: int) -> None:

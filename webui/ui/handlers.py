@@ -72,13 +72,14 @@ class Handlers:
         return self._list_checkpoints(infos, _chosen(infos, checkpoint))
 
     def choose_checkpoint(self, checkpoint: str | None) -> Updates:
-        """Its own size and example prompts, in all tabs."""
+        """Its own size, CFG scale and example prompts, in all tabs."""
         info = self._info(checkpoint)
         if info is None:
             return {}
         updates: Updates = {}
         for form in self._forms.values():
-            updates |= form.updates({"width": info.native_size, "height": info.native_size})
+            start = {"width": info.native_size, "height": info.native_size, "cfg_scale": info.guidance_scale}
+            updates |= form.updates(start)
             updates[form.chips] = {"samples": list(info.example_prompts), "chosen": ""}
         return updates
 

@@ -14,7 +14,7 @@ def build_img2img(info: CheckpointInfo | None, native_size: int, *, max_pixels: 
         parts.add_source(form, None if info is None else info.sample_image, paint=False, max_pixels=max_pixels)
         with gr.Column(elem_classes="at-settings"):
             parts.add_strength(form)
-            parts.add_sampling(form)
+            parts.add_sampling(form, info)
             parts.add_size(form, native_size)
             parts.add_seed(form)
             parts.add_advanced(form)

@@ -15,7 +15,7 @@ def build_inpaint(info: CheckpointInfo | None, native_size: int, *, max_pixels: 
         with gr.Column(elem_classes="at-settings"):
             parts.add_strength(form)
             parts.add_mask_settings(form)
-            parts.add_sampling(form)
+            parts.add_sampling(form, info)
             parts.add_size(form, native_size)
             parts.add_seed(form)
             parts.add_advanced(form)

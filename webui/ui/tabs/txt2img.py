@@ -12,7 +12,7 @@ def build_txt2img(info: CheckpointInfo | None, native_size: int) -> Form:
     with gr.Row(elem_classes="at-work"):
         parts.add_compose(form, info)
         with gr.Column(elem_classes="at-settings"):
-            parts.add_sampling(form)
+            parts.add_sampling(form, info)
             parts.add_size(form, native_size)
             parts.add_seed(form)
             parts.add_advanced(form)
