@@ -3,8 +3,8 @@
     python launch.py bench [--case starter|sd15|all] [--rounds 3]
 
 Every run loads the checkpoint, makes one picture in one step to warm up (with another prompt and input, so that no
-cache helps the next one), then makes and saves the picture that counts. Printed are medians and the ratio ours / diffusers; below
-1 we are faster or smaller.
+cache helps the next one), then makes and saves the picture that counts. Printed are medians and the ratio
+ours / diffusers; below 1 we are faster or smaller.
 """
 
 import argparse

@@ -18,6 +18,9 @@ from webui.pipeline.schedules import NoiseLevels
 from webui.pipeline.text_encoding import TextEncoder
 from webui.prompt.tokenizer import ClipTokenizer
 
+PROBE_SIDE = 32
+"""Latents; larger ones would take seconds to measure and prefer the same layout."""
+
 PredictionType = Literal["epsilon", "v_prediction", "sample"]
 
 
@@ -62,12 +65,12 @@ def load_model(info: CheckpointInfo, device: Device) -> Model:
 
 
 def choose_layout(unet: UNet2DConditionModel, device: Device, native_size: int) -> torch.memory_format:
-    """Puts the U-Net in the memory layout in which its first block is faster here, at half the native size."""
+    """Puts the U-Net in the memory layout in which its first block is faster here."""
     if not device.is_cpu:
         unet.to(memory_format=torch.channels_last)
         return torch.channels_last
     config = unet.config
-    side = max(native_size // 16, 8)
+    side = min(native_size // 8, PROBE_SIDE)
     width = config.block_out_channels[0]
     x = torch.randn(2, width, side, side, dtype=device.dtype)
     emb = torch.randn(2, width * 4, dtype=device.dtype)
