@@ -43,10 +43,11 @@ def open_gate(server: Server, gate: Gate) -> Iterator[None]:
 @pytest.fixture
 def user(warm_page: Page, server: Server) -> User:
     """Somebody whose browser has never been here: own identity, nothing remembered."""
+    warm_page.context.set_offline(False)
     if warm_page.url.startswith(server.url):
         warm_page.evaluate("localStorage.clear()")
+        warm_page.goto("about:blank")
     warm_page.context.clear_cookies()
-    warm_page.context.set_offline(False)
     return User(warm_page, server.url).visit()
 
 
@@ -325,8 +326,11 @@ def test_a_broken_input_picture_is_refused_by_name(user: User, server: Server, t
     broken = tmp_path / "broken.png"
     broken.write_bytes(whole.getvalue()[:300])
     img2img = user.tab("img2img")
+    expect(img2img.at("picture").locator("[data-ready]")).to_be_visible()
     img2img.at("picture").locator("input[type=file]").first.set_input_files(broken)
-    expect(img2img.at("picture")).to_contain_text("broken.png")
+    img2img.press("generate")
+    expect(user.toast.or_(img2img.at("picture").get_by_role("alert")).first).to_contain_text("broken.png")
+    img2img.expect_state("empty")
 
 
 def test_an_empty_mask_asks_for_one(user: User) -> None:
@@ -403,8 +407,9 @@ def test_earlier_results_stay_at_hand(user: User) -> None:
 
 @pytest.mark.parametrize("tab", ["txt2img", "img2img", "Inpaint", "Training"])
 def test_every_control_has_a_name(user: User, tab: str) -> None:
-    user.page.get_by_role("tab", name=tab, exact=True).click()
-    user.page.wait_for_function("name => new URL(location).searchParams.get('tab') === name", arg=tab.lower())
+    button = user.page.get_by_role("tab", name=tab, exact=True)
+    button.click()
+    expect(button).to_have_attribute("aria-selected", "true")
     nameless = user.page.evaluate(
         """() => [...document.querySelectorAll('button, input, textarea, select, a[href]')]
             .filter((node) => node.offsetParent !== null && node.type !== 'file')

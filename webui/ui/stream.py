@@ -63,6 +63,7 @@ class JobView:
     started_at: float | None = None
     """Seconds of `time.monotonic()`; None if this process did not see the start."""
     elapsed_s: float | None = None
+    has_started: bool = False
 
 
 def fold(view: JobView, version: int, event: JobEvent, now: float) -> JobView:
@@ -72,7 +73,7 @@ def fold(view: JobView, version: int, event: JobEvent, now: float) -> JobView:
         case Queued(position=position):
             return replace(view, position=position)
         case Started():
-            return replace(view, step=0, num_steps=0, label="", preview_jpeg=b"", started_at=now)
+            return replace(view, step=0, num_steps=0, label="", preview_jpeg=b"", started_at=now, has_started=True)
         case Progress():
             return replace(
                 view,
@@ -128,7 +129,7 @@ class JobViews:
         """
         queue = self._services.queue
         active = [job for job in queue.jobs(owner=owner, states=ACTIVE) if job.kind == GENERATE][::-1]
-        ended = [job for job in queue.jobs(owner=owner, states=ENDED) if job.kind == GENERATE]
+        ended = [job for job in queue.jobs(owner=owner, states=ENDED) if job.kind == GENERATE and self._ran(job)]
         shown = _foreground([*active, *ended], task, picked, kept)
         answer: dict[str, Any] = {
             "jobs": [self._brief(job) for job in active],
@@ -150,6 +151,10 @@ class JobViews:
             while len(self._views) > MAX_FOLLOWED_JOBS:
                 self._views.popitem(last=False)
             return view
+
+    def _ran(self, job: JobRecord) -> bool:
+        """A job that was cancelled while it waited is nothing to look at."""
+        return job.state != JobState.CANCELLED or self.view(job.id).has_started
 
     def _brief(self, job: JobRecord) -> dict[str, Any]:
         view = self.view(job.id)

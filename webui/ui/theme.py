@@ -73,6 +73,6 @@ def build_theme() -> gr.themes.Base:
 
 
 def build_head() -> str:
-    """The icon and our script, in the page itself: they are there before the first component."""
+    """The icon and our script, in the page itself: they run before the first component is there."""
     script = (ASSETS / "atelier.js").read_text(encoding="utf-8")
     return f'<link rel="icon" href="data:,"><meta name="robots" content="noindex"><script>{script}</script>'

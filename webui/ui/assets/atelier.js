@@ -2,7 +2,7 @@
    ids and classes. Texts go in by textContent, never as HTML. */
 "use strict";
 const atelier = (() => {
-  const FAST_MS = 300, SLOW_MS = 4000, READY_FALLBACK_MS = 10000;
+  const FAST_MS = 300, SLOW_MS = 4000, READY_FALLBACK_MS = 30000;
   const panels = {};
   let queueList = null, timer = 0, busy = false, again = false, lost = false;
 
@@ -32,7 +32,7 @@ const atelier = (() => {
     const task = currentTask(), panel = panels[task];
     let active = false;
     try {
-      const query = new URLSearchParams({ task: task || "txt2img", picked: panel?.picked || "", kept: panel?.shown?.id || "", seen: panel?.shown?.stamp || "" });
+      const query = new URLSearchParams({ task: task || "txt2img", picked: panel?.picked || "", kept: panel?.kept || "", seen: panel?.shown?.stamp || "" });
       const answer = await fetch(`jobs?${query}`, { cache: "no-store" });
       if (!answer.ok) throw new Error(`status ${answer.status}`);
       const state = await answer.json();
@@ -94,13 +94,13 @@ const atelier = (() => {
   /* ---- results ------------------------------------------------------------------------------------------------- */
   function results({ element, props, trigger, watch, task, events }) {
     const old = panels[task];
-    const panel = { task, trigger, events, box: element.querySelector(".at-results"), picked: old?.picked || "", index: old?.index ?? null, compare: false, shown: null, active: null };
+    const panel = { task, trigger, events, box: element.querySelector(".at-results"), picked: old?.picked || "", kept: old?.kept || "", index: old?.index ?? null, compare: false, shown: null, active: null };
     panels[task] = panel;
     build(panel);
     watch("value", () => {
       const value = props.value || {};
       markProblem(task, value.problem);
-      if (value.job) { panel.picked = ""; panel.index = null; panel.compare = false; poll(); }
+      if (value.job) { panel.picked = ""; panel.kept = value.job; poll(); }
     });
     poll();
   }
@@ -135,6 +135,7 @@ const atelier = (() => {
       const pictures = job?.pictures || [];
       if (pictures.length && !pictures.some((picture) => picture.index === panel.index)) panel.index = pictures[0].index;
       panel.shown = job;
+      panel.kept = job?.id || "";
       draw(panel);
     }
     drawRecent(panel, state.recent);
@@ -332,6 +333,7 @@ const atelier = (() => {
   };
   const remember = (names) => (...values) => ({ v: 1, values: Object.fromEntries(names.map((name, at) => [name, values[at]])) });
   function openTab(name) {
+    if (!document.body.dataset.ready) return []; // Gradio's own first choice, not the user's
     const url = new URL(location.href);
     url.searchParams.set("tab", name);
     history.replaceState(history.state, "", url);
@@ -386,11 +388,11 @@ const atelier = (() => {
   addEventListener("drop", (event) => event.preventDefault());
   addEventListener("online", poll);
   document.addEventListener("visibilitychange", () => { if (!document.hidden) poll(); });
-  addEventListener("DOMContentLoaded", () => {
-    followTheme();
-    if (!document.body.dataset.ready) document.body.inert = true;
-    setTimeout(ready, READY_FALLBACK_MS);
-  });
+  // Gradio adds this script when it starts the page, before the first component is there.
+  followTheme();
+  new MutationObserver(followTheme).observe(document.body, { attributeFilter: ["class"] }); // Gradio sets its own
+  document.body.inert = true;
+  setTimeout(ready, READY_FALLBACK_MS);
   return { results, queue, chips, problems, act, remember, shownSeed, openTab, ready, toggleTheme, poll };
 })();
 window.atelier = atelier;
