@@ -51,7 +51,8 @@ const atelier = (() => {
   }
   function setLost(now) {
     lost = now;
-    document.body.classList.toggle("at-lost", now);
+    document.body.classList.toggle("at-lost", now); // for tests
+    for (const panel of Object.values(panels)) panel.box.classList.toggle("at-no-server", now);
   }
   const post = async (job, action) => {
     await fetch(`jobs/${job}/${action}`, { method: "POST" });
@@ -71,6 +72,7 @@ const atelier = (() => {
   function showQueue(jobs) {
     document.body.dataset.activeJobs = jobs.length;
     if (!queueList) return;
+    queueList.dataset.active = jobs.length;
     // Rows are kept, so that a click that begins on a button also ends on it.
     const rows = new Map([...queueList.querySelectorAll("li[data-job]")].map((row) => [row.dataset.job, row]));
     for (const [id, row] of rows) if (!jobs.some((job) => job.id === id)) row.remove();
@@ -286,7 +288,7 @@ const atelier = (() => {
       if (event.key === "ArrowRight" && pictures.length > 1) show(1);
     });
     dialog.addEventListener("close", () => dialog.remove());
-    document.body.append(dialog);
+    document.querySelector(".gradio-container").append(dialog); // Gradio confines style sheets to it
     show(0);
     dialog.showModal();
   }

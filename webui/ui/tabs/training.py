@@ -6,8 +6,6 @@ TEXT = """### Training is not here yet
 
 This is where you will train a LoRA of a person, an object or a style from your own pictures: choose the pictures,
 see their captions, start, watch the loss and sample pictures, and use the result in the other tabs.
-
-Until then, LoRA files that were trained elsewhere belong in `models/loras`.
 """
 
 
