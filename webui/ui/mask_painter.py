@@ -10,14 +10,14 @@ inputs are read before its own `js=` runs, so the waiting is an event of its own
 """
 
 import json
-from abc import ABCMeta
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from gradio.component_meta import updateable
 from gradio.data_classes import FileData, GradioModel
+
+from webui.ui.component import WithoutStub
 
 ASSETS = Path(__file__).resolve().parent / "assets"
 # One script, in this order: the later ones use the earlier ones' names.
@@ -50,15 +50,7 @@ class PainterValue(GradioModel):  # type: ignore[misc]
     mask: FileData | None = None
 
 
-class _WithoutStub(type(gr.HTML)):  # type: ignore[misc]
-    """Gradio writes a .pyi file next to each component's source, which would replace our types. This one does not."""
-
-    def __new__(cls, name: str, bases: tuple[type, ...], attributes: dict[str, Any]) -> Any:
-        attributes["__init__"] = updateable(attributes["__init__"])
-        return ABCMeta.__new__(cls, name, bases, attributes)
-
-
-class MaskPainter(gr.HTML, metaclass=_WithoutStub):  # type: ignore[misc]
+class MaskPainter(gr.HTML, metaclass=WithoutStub):  # type: ignore[misc]
     """`paint=False` is the same canvas as a plain picture input. `sample` is a picture offered while it is empty.
 
     Events: `change` (any new value), `input` (the user's change has arrived), `upload` and `clear` (the user opened or
