@@ -13,7 +13,7 @@ from webui.generation.parameters import build_request, parameters_of, parse_para
 from webui.generation.request import MAX_SEED, GenerationRequest, Inpaint
 from webui.images.metadata import read_metadata
 from webui.images.store import ImageStore, InputStore
-from webui.jobs.queue import JobHandle, JobQueue, JobState
+from webui.jobs.queue import JobHandle, JobQueue
 from webui.pipeline.catalog import CheckpointInfo, find_checkpoint, list_checkpoints
 from webui.prompt.chunks import count_tokens
 from webui.prompt.grammar import parse_prompt
@@ -84,11 +84,6 @@ class Services:
             if name
         }
         self.inputs.discard_unused(keep)
-
-    def active_jobs(self, owner: str) -> list[JobHandle]:
-        """Waiting and running jobs of `owner`, newest first."""
-        states = {JobState.QUEUED, JobState.RUNNING}
-        return [self.queue.handle(job.id) for job in self.queue.jobs(owner=owner, states=states)]
 
     def close(self) -> None:
         self.queue.close()

@@ -25,7 +25,6 @@ class Settings(BaseSettings):
     browser: bool = Field(default=True, description="Open the page in the browser at the start.")
     user: str = Field(default="", description="Name to log in with; empty: no login.")
     password: SecretStr = Field(default=SecretStr(""), description="Password that belongs to `user`.")
-    image_format: Literal["png", "jpeg", "webp"] = Field(default="png", description="Format of saved pictures.")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(default="auto", description="Where models run.")
     dtype: Literal["auto", "fp32", "fp16", "bf16"] = Field(default="auto", description="Precision of the networks.")
     max_image_pixels: int = Field(default=64_000_000, gt=0, description="Largest picture that may be opened.")

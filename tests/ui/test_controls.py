@@ -47,6 +47,7 @@ def a_form(**changes: Any) -> dict[str, Any]:
         "clip_skip": 1,
         "strength": 0.75,
         "resize_mode": "stretch",
+        "image_format": "png",
         "mask_blur": 4,
         "masked_content": "original",
         "mask_area": "whole",
@@ -72,6 +73,7 @@ forms = st.fixed_dictionaries(
         "seed": st.integers(-1, 2**32 - 1),
         "clip_skip": st.integers(1, 12),
         "strength": st.integers(0, 100).map(lambda percent: percent / 100),
+        "image_format": st.sampled_from(["png", "jpeg", "webp"]),
         "resize_mode": st.sampled_from([value for _, value in RESIZE_MODES]),
         "mask_blur": st.integers(0, 64),
         "masked_content": st.sampled_from(MASKED_CONTENTS),
@@ -127,6 +129,7 @@ def test_an_inpaint_request_has_picture_and_mask_as_painted(painted: PaintedImag
         ("masked_content", "cheese"),
         ("mask_area", "cheese"),
         ("resize_mode", "cheese"),
+        ("image_format", "gif"),
     ],
 )
 def test_a_wrong_value_names_its_control(painted: PaintedImage, control: str, value: Any) -> None:

@@ -11,15 +11,15 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from webui.errors import InvalidRequest
 from webui.generation.request import (
     GenerationRequest,
-    ImageFormat,
     Img2Img,
     Inpaint,
     MaskArea,
     MaskedContent,
     MaskSpec,
-    ResizeMode,
     Sampling,
 )
+from webui.images.geometry import ResizeMode
+from webui.images.metadata import ImageFormat
 
 
 class Parameters(BaseModel):

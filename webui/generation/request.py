@@ -10,13 +10,13 @@ from typing import Literal, get_args
 from PIL import Image
 
 from webui.errors import InvalidRequest
+from webui.images.geometry import ResizeMode
+from webui.images.metadata import ImageFormat
 from webui.pipeline.samplers import find_sampler
 from webui.pipeline.schedules import find_schedule
 
 MaskedContent = Literal["fill", "original", "latent noise", "latent nothing"]
 MaskArea = Literal["whole", "masked"]
-ResizeMode = Literal["stretch", "crop", "fill"]
-ImageFormat = Literal["png", "jpeg", "webp"]
 
 MAX_SIDE_PX = 4096
 MAX_STEPS = 150

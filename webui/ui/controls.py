@@ -42,6 +42,7 @@ LABELS: Mapping[str, str] = {
     "batch_size": "Batch size",
     "seed": "Seed",
     "clip_skip": "Clip skip",
+    "image_format": "File format",
     "strength": "Denoising strength",
     "resize_mode": "Resize mode",
     "mask_blur": "Mask blur",
@@ -54,6 +55,7 @@ LABELS: Mapping[str, str] = {
 }
 
 RESIZE_MODES = (("Just resize", "stretch"), ("Crop and resize", "crop"), ("Resize and fill", "fill"))
+IMAGE_FORMATS = (("PNG", "png"), ("JPEG", "jpeg"), ("WebP", "webp"))
 MASK_AREAS = (("Whole picture", "whole"), ("Only masked", "masked"))
 MASK_MODES = (("Inpaint masked", "masked"), ("Inpaint not masked", "not masked"))
 EXIF_ORIENTATION = 0x0112
@@ -75,6 +77,7 @@ _PARAMETERS: Mapping[str, str] = {
     "batch_size": "batch_size",
     "seed": "seed",
     "clip_skip": "clip_skip",
+    "image_format": "image_format",
     "strength": "strength",
     "resize_mode": "resize_mode",
     "mask_blur": "mask_blur_px",
@@ -250,6 +253,7 @@ _SHOWABLE: Mapping[str, Callable[[Any], bool]] = {
     "batch_size": _between(1, MAX_BATCH_SIZE),
     "seed": _between(-1, MAX_SEED),
     "clip_skip": _between(1, 12),
+    "image_format": _one_of(value for _, value in IMAGE_FORMATS),
     "strength": _between(0, 1),
     "resize_mode": _one_of(value for _, value in RESIZE_MODES),
     "mask_blur": _between(0, 64),

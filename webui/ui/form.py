@@ -12,7 +12,7 @@ from webui.pipeline.catalog import DEFAULT_GUIDANCE_SCALE, CheckpointInfo
 from webui.pipeline.samplers import SAMPLERS
 from webui.pipeline.schedules import SCHEDULES
 from webui.ui.component import JsonHtml
-from webui.ui.controls import LABELS, MASK_AREAS, MASK_MODES, MASKED_CONTENTS, RESIZE_MODES, Task
+from webui.ui.controls import IMAGE_FORMATS, LABELS, MASK_AREAS, MASK_MODES, MASKED_CONTENTS, RESIZE_MODES, Task
 from webui.ui.mask_painter import MaskPainter, PaintedImage
 
 NO_PROMPT = "What should be in the picture"
@@ -217,6 +217,7 @@ def add_seed(form: Form) -> None:
 def add_advanced(form: Form) -> None:
     with gr.Accordion("Advanced", open=False, elem_id=form.id("advanced")):
         _slider(form, "clip_skip", 1, 12, 1, 1)
+        _choice(form, "image_format", IMAGE_FORMATS, "png")
 
 
 def _add_prompt(form: Form, name: str, start: str, placeholder: str) -> None:
