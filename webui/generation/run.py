@@ -95,6 +95,7 @@ class _Run:
     ) -> None:
         self._previews = previews
         self._model = model
+        model.previewer.begin()
         self._request = request
         self._report = report
         self._cancel = cancel

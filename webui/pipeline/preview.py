@@ -31,6 +31,10 @@ class Previewer:
         self._vae_is_fast: bool | None = None
         self._next_at = 0.0
 
+    def begin(self) -> None:
+        """A new run: its first step is shown."""
+        self._next_at = 0.0
+
     def due(self) -> bool:
         """Whether enough time has passed since the last preview, given what that one cost."""
         return time.monotonic() >= self._next_at
