@@ -56,7 +56,7 @@ class Generator:
         ready = dict(finished or {})
         with torch.inference_mode():
             model = self._manager.load(request.checkpoint)
-            run = _Run(model, request, report, cancel, done=len(ready), previews=previews)
+            run = _Run(model, request, report, cancel, previews=previews)
             for indices in run.batches(skip=ready):
                 for index, image in run.make(indices):
                     ready[index] = self._save(request, index, image)
@@ -90,7 +90,6 @@ class _Run:
         report: Report,
         cancel: CancelToken,
         *,
-        done: int,
         previews: bool,
     ) -> None:
         self._previews = previews
@@ -103,7 +102,7 @@ class _Run:
         self._canvas = prepare_canvas(request)
         self._sigmas = self._plan()
         self._guidance = self._encode_prompts()
-        self._progress = _ProgressReport(request.num_images, self._num_calls(), report, done=done)
+        self._progress = _ProgressReport(request.num_images, self._num_calls(), report)
 
     def batches(self, *, skip: Mapping[int, ImageReady]) -> Iterator[Sequence[int]]:
         """Indices of the pictures that go through the model together."""
@@ -213,10 +212,10 @@ class _Run:
 class _ProgressReport:
     """Counts model calls over the whole job and estimates the time left from those of this run."""
 
-    def __init__(self, num_images: int, calls_per_image: int, report: Report, *, done: int) -> None:
+    def __init__(self, num_images: int, calls_per_image: int, report: Report) -> None:
         self._calls_per_image = calls_per_image
         self._num_calls = num_images * calls_per_image
-        self._calls = done * calls_per_image
+        self._calls = 0
         self._calls_here = 0
         self._report = report
         self._started_at = time.monotonic()
