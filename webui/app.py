@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
-from webui.errors import InvalidRequest, StorageError
+from webui.errors import InvalidRequest, StorageError, WebUIError
 from webui.generation.events import ImageReady
 from webui.images.store import ImageStore
 from webui.jobs.worker import JobContext, Runner, Worker
@@ -61,8 +61,12 @@ def build_runners(services: Services) -> Mapping[str, Runner]:
 
 def preload_starter(generator: "Generator", services: Services) -> None:
     """Reads the small model that most first pictures are made with, so that they need not wait for it."""
-    if any(info.name == STARTER and not info.problem for info in services.checkpoints()):
+    if not any(info.name == STARTER and not info.problem for info in services.checkpoints()):
+        return
+    try:
         generator.preload(STARTER)
+    except WebUIError as error:  # other checkpoints still run; a job that asks for this one fails with the same words
+        logger.warning("The starter model could not be loaded: %s", error)
 
 
 def prepare_data_dir(settings: Settings) -> None:
