@@ -13,7 +13,7 @@ from webui.generation.request import GenerationRequest
 from webui.images.masks import load_mask
 from webui.images.reading import flatten, open_image
 from webui.jobs.events import JobEvent, Progress
-from webui.pipeline.catalog import list_checkpoints
+from webui.library.catalog import list_checkpoints
 
 SIZE_STEP_PX = 8
 

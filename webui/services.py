@@ -14,7 +14,7 @@ from webui.generation.request import MAX_SEED, GenerationRequest, Inpaint
 from webui.images.metadata import read_metadata
 from webui.images.store import ImageStore, InputStore
 from webui.jobs.queue import JobHandle, JobQueue
-from webui.pipeline.catalog import CheckpointInfo, find_checkpoint, list_checkpoints
+from webui.library.catalog import CheckpointInfo, find_checkpoint, list_checkpoints
 from webui.prompt.chunks import count_tokens
 from webui.prompt.grammar import parse_prompt
 from webui.prompt.tokenizer import ClipTokenizer

@@ -9,7 +9,7 @@ from PIL import Image, ImageFilter
 
 from tests.conftest import Generate
 from webui.generation.request import GenerationRequest, Img2Img, Inpaint, MaskSpec, Sampling
-from webui.pipeline.catalog import describe
+from webui.library.catalog import describe
 from webui.pipeline.samplers import SAMPLERS
 
 COLOURS = {"red": (205, 35, 35), "blue": (40, 80, 205), "green": (50, 140, 55), "yellow": (250, 210, 50)}

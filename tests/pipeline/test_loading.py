@@ -11,7 +11,7 @@ from diffusers import StableDiffusionPipeline
 from tests.conftest import CPU
 from tests.models import write_checkpoint
 from webui.errors import ModelNotFound, UnsupportedModel
-from webui.pipeline.catalog import describe, find_checkpoint, list_checkpoints
+from webui.library.catalog import describe, find_checkpoint, list_checkpoints
 from webui.pipeline.manager import PipelineManager
 from webui.prompt.grammar import parse_prompt
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from webui.pipeline.allocator import give_back
-from webui.pipeline.catalog import CheckpointInfo, find_checkpoint
+from webui.library.catalog import CheckpointInfo, find_checkpoint
 from webui.pipeline.device import Device, translated_memory_errors
 from webui.pipeline.model import Model, load_model
 

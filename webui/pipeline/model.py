@@ -10,7 +10,7 @@ from torch import Tensor
 
 from webui.errors import UnsupportedModel
 from webui.pipeline import loading
-from webui.pipeline.catalog import CheckpointInfo
+from webui.library.catalog import CheckpointInfo
 from webui.pipeline.device import Device, probe_memory_format
 from webui.pipeline.latents import LatentCodec
 from webui.pipeline.preview import Previewer

@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from webui.generation.request import MAX_BATCH_SIZE, MAX_STEPS
-from webui.pipeline.catalog import DEFAULT_GUIDANCE_SCALE, CheckpointInfo
+from webui.library.catalog import DEFAULT_GUIDANCE_SCALE, CheckpointInfo
 from webui.pipeline.samplers import SAMPLERS
 from webui.pipeline.schedules import SCHEDULES
 from webui.ui.component import JsonHtml

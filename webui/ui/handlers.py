@@ -9,7 +9,7 @@ from typing import Any
 
 import gradio as gr
 
-from webui.pipeline.catalog import DEFAULT_NATIVE_SIZE_PX, CheckpointInfo
+from webui.library.catalog import DEFAULT_NATIVE_SIZE_PX, CheckpointInfo
 from webui.services import Services
 from webui.ui.controls import Task, build_request, form_of, size_for, upright_size, usable_values
 from webui.ui.form import Form, Shell

@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from webui.pipeline.catalog import DEFAULT_NATIVE_SIZE_PX, CheckpointInfo
+from webui.library.catalog import DEFAULT_NATIVE_SIZE_PX, CheckpointInfo
 from webui.services import Services
 from webui.ui.controls import TASKS, Task
 from webui.ui.form import Form, Problems, Queue, Shell

@@ -2,7 +2,7 @@
 
 import gradio as gr
 
-from webui.pipeline.catalog import CheckpointInfo
+from webui.library.catalog import CheckpointInfo
 from webui.ui import form as parts
 from webui.ui.form import Form
 

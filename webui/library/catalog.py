@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from webui.errors import ModelNotFound, UnsupportedModel
+from webui.library.families import PredictionType
 
 METADATA_FILE = "atelier.json"
 DEFAULT_NATIVE_SIZE_PX = 512
 DEFAULT_GUIDANCE_SCALE = 7.0
+DEFAULT_STEPS = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,8 +23,13 @@ class CheckpointInfo:
     name: str
     title: str
     path: Path
+    family: str = "sd15"
+    """The id of a row of `families.FAMILIES`."""
+    prediction_type: PredictionType = "epsilon"
+    zero_terminal_snr: bool = False
     native_size: int = DEFAULT_NATIVE_SIZE_PX
     guidance_scale: float = DEFAULT_GUIDANCE_SCALE
+    num_inference_steps: int = DEFAULT_STEPS
     problem: str = ""
     example_prompts: tuple[str, ...] = ()
     sample_negative_prompt: str = ""
