@@ -1,5 +1,6 @@
 """What front ends rely on: requests that survive the queue, token counts, settings found in pictures."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -84,6 +85,26 @@ def test_a_checkpoint_deleted_while_its_job_waits_fails_that_job_only(services: 
     states = (first.wait(PATIENCE_S).state, second.wait(PATIENCE_S).state)
     assert worker.stop(PATIENCE_S)
     assert states == (JobState.FAILED, JobState.FINISHED)
+
+
+def test_a_damaged_starter_fails_its_own_jobs_only(tiny_models_dir: Path, starter_dir: Path, tmp_path: Path) -> None:
+    checkpoints = tmp_path / "models" / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    (checkpoints / "tiny").symlink_to(tiny_models_dir / "checkpoints" / "tiny")
+    damaged = shutil.copytree(starter_dir, checkpoints / "starter")
+    weights = next((damaged / "unet").glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:10_000])
+    services = Services(load_settings(data_dir=tmp_path, device="cpu", dtype="fp32"))
+    worker = Worker(services.queue, lambda: build_runners(services))
+    broken = services.generate(request(checkpoint="starter"), owner="me")
+    fine = services.generate(request(seed=1), owner="me")
+    worker.start()
+    try:
+        assert fine.wait(PATIENCE_S).state is JobState.FINISHED
+        assert broken.wait(PATIENCE_S).state is JobState.FAILED
+    finally:
+        assert worker.stop(PATIENCE_S)
+        services.close()
 
 
 def test_inputs_stay_while_their_job_is_kept_and_go_afterwards(services: Services, tmp_path: Path) -> None:
