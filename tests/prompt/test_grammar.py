@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from webui.prompt.grammar import LoraTag, WeightedText, parse_prompt
+from webui.prompt.grammar import WeightedText, parse_prompt
 
 FIRST_USER = (
     "<lora:plump_control_v1.0:0.3>, <lora:Fat:0.2>, <lora:add_detail:0.3>, ultra detailed, obesity, photo of a person, "
@@ -57,6 +57,7 @@ def test_the_first_users_prompt_is_read() -> None:
         ("add_detail", 0.3),
         ("Fat_lora_v1", 0.7),
     ]
+    assert parsed.problems == ()
     text = "".join(piece.text for piece in parsed.sections[0])
     assert "<" not in text
     assert "obesity, photo of a person" in text
@@ -69,22 +70,13 @@ def test_the_first_users_negative_prompt_is_read() -> None:
     assert weights[", bad anatomy, grainy"] == 1.0
 
 
-@pytest.mark.parametrize(
-    ("tag", "expected"),
-    [
-        ("<lora:a>", LoraTag(name="a", unet_weight=1.0, text_encoder_weight=1.0)),
-        ("<lora:a:0.5>", LoraTag(name="a", unet_weight=0.5, text_encoder_weight=0.5)),
-        ("<lora:a:0.5:0.2>", LoraTag(name="a", unet_weight=0.2, text_encoder_weight=0.5)),
-        ("<lyco:a:te=0.1:unet=0.9>", LoraTag(name="a", unet_weight=0.9, text_encoder_weight=0.1)),
-    ],
-)
-def test_adapter_tags_carry_their_weights(tag: str, expected: LoraTag) -> None:
-    assert parse_prompt(f"x {tag}").loras == (expected,)
-
-
-def test_tags_that_mean_nothing_are_named_and_leave_the_text() -> None:
-    parsed = parse_prompt("a <foo:bar> b <lora:x:heavy>")
-    assert parsed.unknown_tags == ("<foo:bar>", "<lora:x:heavy>")
+def test_tags_that_mean_nothing_are_named_with_their_place_and_leave_the_text() -> None:
+    parsed = parse_prompt("a <foo:bar> b <lora:x:te=heavy>")
+    assert [str(problem) for problem in parsed.problems] == [
+        "<foo:bar> (character 3): means nothing here and was left out.",
+        "<lora:x:te=heavy> (character 15): te is 'heavy', which is not a number; the tag was left out.",
+    ]
+    assert parsed.loras == ()
     assert pieces("a <foo:bar> b") == [("a  b", 1.0)]
 
 

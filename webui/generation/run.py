@@ -200,8 +200,8 @@ class _Run:
         prompt, negative = parse_prompt(request.prompt), parse_prompt(request.negative_prompt)
         for tag in prompt.loras:
             self._report(Note(message=f"LoRA '{tag.name}' was not applied: adapters are not supported yet."))
-        for text in (*prompt.unknown_tags, *negative.unknown_tags):
-            self._report(Note(message=f"{text} means nothing here and was left out."))
+        for problem in (*prompt.problems, *negative.problems):
+            self._report(Note(message=str(problem)))
         return Guidance(
             cond=encoder.encode(prompt, clip_skip=request.clip_skip),
             uncond=encoder.encode(negative, clip_skip=request.clip_skip),

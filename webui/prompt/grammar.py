@@ -2,11 +2,14 @@
 
 The syntax is the de-facto standard's: `(a)` x 1.1, `[a]` / 1.1, `(a:1.3)` x 1.3, nested as deep as one likes, with
 `\\(`, `\\)`, `\\[`, `\\]` and `\\\\` as literal characters; `BREAK` starts a new section; `<lora:name:weight>` names an
-adapter. What is not closed applies to the end, what was never opened is literal: no prompt is a syntax error.
+adapter (see `tags`). What is not closed applies to the end, what was never opened is literal: no prompt is a syntax
+error.
 """
 
 import re
 from dataclasses import dataclass, replace
+
+from webui.prompt.tags import HypernetTag, LoraTag, TagProblem, read_tag
 
 ROUND_FACTOR = 1.1
 SQUARE_FACTOR = 1 / 1.1
@@ -36,52 +39,37 @@ class WeightedText:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LoraTag:
-    """`<lora:name:weight>`; text encoder and U-Net can be weighted apart."""
-
-    name: str
-    unet_weight: float
-    text_encoder_weight: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ParsedPrompt:
-    """`sections` are separated by BREAK; a prompt has at least one, which may be empty."""
+    """`sections` are separated by BREAK; a prompt has at least one, which may be empty. Tags are no part of the text.
+
+    `loras` and `hypernets` are in the order of the prompt; `problems` are tags, or parts of them, that were not taken.
+    """
 
     sections: tuple[tuple[WeightedText, ...], ...]
     loras: tuple[LoraTag, ...] = ()
-    unknown_tags: tuple[str, ...] = ()
-    """Tags such as `<foo:bar>` that mean nothing here; they are not part of the text."""
+    hypernets: tuple[HypernetTag, ...] = ()
+    problems: tuple[TagProblem, ...] = ()
 
 
 def parse_prompt(text: str) -> ParsedPrompt:
     """Reads a prompt. Never raises: whatever is typed means something."""
-    loras: list[LoraTag] = []
-    unknown: list[str] = []
+    tags: list[LoraTag | HypernetTag] = []
+    problems: list[TagProblem] = []
 
     def take(match: re.Match[str]) -> str:
-        tag = _lora_tag(match[2]) if match[1].lower() in ("lora", "lyco") else None
-        if tag is None:
-            unknown.append(match[0])
-        else:
-            loras.append(tag)
+        tag, reasons = read_tag(match[1], match[2], position=match.start())
+        if tag is not None:
+            tags.append(tag)
+        problems.extend(TagProblem(tag=match[0], position=match.start(), reason=reason) for reason in reasons)
         return ""
 
     bare = _TAG.sub(take, text)
-    return ParsedPrompt(sections=_sections(bare), loras=tuple(loras), unknown_tags=tuple(unknown))
-
-
-def _lora_tag(arguments: str) -> LoraTag | None:
-    """`name:te:unet` with optional `te=` and `unet=`; None where a weight is not a number."""
-    name, *rest = arguments.split(":")
-    named = dict(part.split("=", 1) for part in rest if "=" in part)
-    positional = [part for part in rest if "=" not in part]
-    try:
-        text_encoder = float(named.get("te", positional[0] if positional else 1.0))
-        unet = float(named.get("unet", positional[1] if len(positional) > 1 else text_encoder))
-    except ValueError:
-        return None
-    return LoraTag(name=name.strip(), unet_weight=unet, text_encoder_weight=text_encoder)
+    return ParsedPrompt(
+        sections=_sections(bare),
+        loras=tuple(tag for tag in tags if isinstance(tag, LoraTag)),
+        hypernets=tuple(tag for tag in tags if isinstance(tag, HypernetTag)),
+        problems=tuple(problems),
+    )
 
 
 @dataclass(frozen=True, slots=True)
