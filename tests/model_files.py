@@ -513,9 +513,9 @@ def _unet_config(sizes: Sizes) -> dict[str, Any]:
         "use_linear_projection": sizes.linear,
     }
     if sizes.adm is not None:
-        depths = [depth or 1 for depth in sizes.depths]
-        depths[-1] = sizes.middle_depth
-        config["transformer_layers_per_block"] = depths
+        uneven = len({sizes.middle_depth, *sizes.depths} - {0}) > 1
+        depths = [*(depth or 1 for depth in sizes.depths[:-1]), sizes.middle_depth]
+        config["transformer_layers_per_block"] = depths if uneven else sizes.middle_depth
         config |= {"addition_embed_type": "text_time", "addition_time_embed_dim": 256}
         config["projection_class_embeddings_input_dim"] = sizes.adm
     return config
@@ -547,7 +547,7 @@ def _text_config(sizes: Sizes, component: str, text: TextSizes) -> dict[str, Any
         "num_attention_heads": max(1, text.width // 64),
         "max_position_embeddings": 77,
         "hidden_act": "quick_gelu" if text.style == "clip" else "gelu",
-        "projection_dim": text.width if with_projection else 768,
+        "projection_dim": text.width if with_projection else {"clip": 768, "open_clip": 512}[text.style],
         "bos_token_id": 49406,
         "eos_token_id": 49407,
         "pad_token_id": 0 if text.style == "open_clip" else 49407,
