@@ -39,12 +39,15 @@ class Header:
     data_start: int
 
 
-def read_header(path: Path) -> Header:
-    """The header of a safetensors file. Raises UnsupportedModel: cut off, not safetensors, tensors beyond the end."""
+def read_header(path: Path, *, final_size: int | None = None) -> Header:
+    """The header of a safetensors file. Raises UnsupportedModel: cut off, not safetensors, tensors beyond the end.
+
+    `final_size`: the bytes that a file which is still being written will have.
+    """
     try:
         with path.open("rb") as file:
             start = file.read(8)
-            size = path.stat().st_size
+            size = path.stat().st_size if final_size is None else final_size
             if len(start) < 8:
                 raise UnsupportedModel(path, f"it has only {size} bytes", hint="Copy or download it again.")
             (length,) = struct.unpack("<Q", start)
