@@ -30,6 +30,9 @@ MAX_LOST_RUNS = 3
 SEQ_PER_OPENING = 2**32
 """Events that were never written have numbers too; each opening of the database counts on far above them."""
 
+DEVICE_LANE = "device"
+"""Jobs that need the device: one at a time."""
+
 OUTCOMES: Mapping[type[JobEvent], JobState] = {
     Finished: JobState.FINISHED,
     Failed: JobState.FAILED,
@@ -78,10 +81,17 @@ class _LiveJob:
 
 
 class JobQueue:
-    """Thread-safe. Only one queue at a time, in any process, can have `database`; WebUIError otherwise."""
+    """Thread-safe. Only one queue at a time, in any process, can have `database`; WebUIError otherwise.
 
-    def __init__(self, database: Path, *, event_types: Sequence[type[JobEvent]]) -> None:
+    `lanes`: kind of job -> lane. Lanes run beside each other, each with a worker of its own and its own order; kinds
+    that are not named are in `DEVICE_LANE`.
+    """
+
+    def __init__(
+        self, database: Path, *, event_types: Sequence[type[JobEvent]], lanes: Mapping[str, str] | None = None
+    ) -> None:
         self._codec = EventCodec(event_types)
+        self._lanes = dict(lanes or {})
         self._lock = threading.RLock()
         self._claimable = threading.Condition(self._lock)
         self._live: dict[str, _LiveJob] = {}
@@ -183,11 +193,11 @@ class JobQueue:
 
     # For the worker.
 
-    def claim(self, stopping: Callable[[], bool]) -> JobContext | None:
-        """Waits for the next job and marks it running. None if `stopping()`, which `wake` makes it ask again."""
+    def claim(self, stopping: Callable[[], bool], lane: str = DEVICE_LANE) -> JobContext | None:
+        """Waits for the lane's next job and marks it running. None if `stopping()`, asked again after each `wake`."""
         with self._lock:
             while not (stopping() or self._closed):
-                live = next((job for job in self._live.values() if job.state is JobState.QUEUED), None)
+                live = next((job for job in self._live.values() if self._waits(job, lane)), None)
                 if live is None:
                     self._claimable.wait()
                 elif context := self._start(live):
@@ -329,14 +339,19 @@ class JobQueue:
                 return
             del self._live[live.row.id]
 
+    def _waits(self, live: _LiveJob, lane: str) -> bool:
+        return live.state is JobState.QUEUED and self._lanes.get(live.row.kind, DEVICE_LANE) == lane
+
     def _report_positions(self) -> None:
-        position = 0
+        for lane in {DEVICE_LANE, *self._lanes.values()}:
+            waiting = [live for live in self._live.values() if self._waits(live, lane)]
+            for position, live in enumerate(waiting):
+                if live.position != position:
+                    live.add(self._next_seq(), Queued(position=position))
+                live.position = position
         for live in self._live.values():
-            waiting = live.state is JobState.QUEUED
-            if waiting and live.position != position:
-                live.add(self._next_seq(), Queued(position=position))
-            live.position = position if waiting else None
-            position += waiting
+            if live.state is not JobState.QUEUED:
+                live.position = None
 
     def _stored_events(self, number: int, after: int) -> list[tuple[int, JobEvent]]:
         decoded = [(row.seq, self._codec.decode(row.name, row.body)) for row in self._database.events(number, after)]
@@ -435,4 +450,4 @@ def _lost(lost_runs: int) -> Failed:
     )
 
 
-__all__ = ["JobContext", "JobHandle", "JobQueue", "JobRecord", "JobState"]
+__all__ = ["DEVICE_LANE", "JobContext", "JobHandle", "JobQueue", "JobRecord", "JobState"]

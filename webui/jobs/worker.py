@@ -1,4 +1,4 @@
-"""The one worker: a thread that takes jobs in order and lives through whatever they do."""
+"""A worker: a thread that takes the jobs of one lane in order and lives through whatever they do."""
 
 import logging
 import threading
@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from webui.errors import WebUIError
 from webui.jobs.cancel import CancelToken, ImageSkipped, JobInterrupted
 from webui.jobs.events import Cancelled, Failed, Finished
-from webui.jobs.queue import JobContext, JobQueue
+from webui.jobs.queue import DEVICE_LANE, JobContext, JobQueue
 
 Runner = Callable[[JobContext], None]
 
@@ -16,19 +16,22 @@ log = logging.getLogger(__name__)
 
 
 class Worker:
-    """Runs the jobs of `queue` on one daemon thread.
+    """Runs the jobs of one lane of `queue` on one daemon thread.
 
     `runners()` gives a runner for each kind of job. It is called on the thread as soon as that starts, as this is where
     heavy imports belong; if it raises, the first job tries again, and fails with the reason.
     """
 
-    def __init__(self, queue: JobQueue, runners: Callable[[], Mapping[str, Runner]]) -> None:
+    def __init__(
+        self, queue: JobQueue, runners: Callable[[], Mapping[str, Runner]], *, lane: str = DEVICE_LANE
+    ) -> None:
         self._queue = queue
+        self._lane = lane
         self._load_runners = runners
         self._runners: Mapping[str, Runner] | None = None
         self._stopping = threading.Event()
         self._cancel: CancelToken | None = None
-        self._thread = threading.Thread(target=self._work, name="job worker", daemon=True)
+        self._thread = threading.Thread(target=self._work, name=f"{lane} worker", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -48,7 +51,7 @@ class Worker:
             self._runners = self._load_runners()
         except Exception:
             log.exception("The program is not able to run jobs yet; the next job tries again.")
-        while (context := self._queue.claim(self._stopping.is_set)) is not None:
+        while (context := self._queue.claim(self._stopping.is_set, self._lane)) is not None:
             self._cancel = context.cancel
             if self._stopping.is_set():  # `stop` may have looked for the token just before it was there
                 context.cancel.interrupt()
