@@ -1,0 +1,10 @@
+from collections.abc import Iterator
+
+import pytest
+from model_server import ModelServer
+
+
+@pytest.fixture
+def server() -> Iterator[ModelServer]:
+    with ModelServer().running() as server:
+        yield server
