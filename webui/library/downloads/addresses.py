@@ -5,6 +5,7 @@ because `ipaddress.is_global` differs between Python releases.
 """
 
 import ipaddress
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -102,7 +103,8 @@ def parse_url(text: str, *, base: Url | None = None, plain_http: bool = False) -
         port = parts.port
     except (ValueError, UnicodeError) as error:
         raise _bad(text, str(error)) from error
-    if parts.scheme not in DEFAULT_PORTS or not host:
+    name = host.decode("ascii").lower()
+    if parts.scheme not in DEFAULT_PORTS or not _HOST.fullmatch(name):
         raise _bad(text, "it is no https address")
     if parts.scheme == "http" and not plain_http:
         raise _bad(text, "it is not encrypted", hint="Use https.")
@@ -115,6 +117,7 @@ def parse_url(text: str, *, base: Url | None = None, plain_http: bool = False) -
     )
 
 
+_HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]*:[0-9a-f:.]*")
 _SAFE = "/%:@!$&'()*+,;=~?-._"
 
 

@@ -66,7 +66,7 @@ def plan_hugging_face(source: HuggingFaceSource, client: Client, site: Url, *, f
 def _repository(source: HuggingFaceSource, client: Client, site: Url) -> tuple[dict[str, _Listed], dict[str, str]]:
     route = f"/api/models/{source.repository}/revision/{quote(source.revision, safe='')}?blobs=true"
     status, headers, body = client.json(_at(site, route))
-    check_status(status, headers, f"the model {source.repository} ({source.revision})", token=TOKEN_HINT)
+    check_status(status, headers, f"model {source.repository} ({source.revision})", token=TOKEN_HINT)
     if not isinstance(body, dict) or not isinstance(body.get("siblings"), list):
         raise NetworkError(f"The list of files of {source.repository} cannot be read.", hint="Try again later.")
     listed = [_listed(entry) for entry in body["siblings"] if isinstance(entry, dict) and "rfilename" in entry]

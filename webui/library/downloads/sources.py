@@ -14,7 +14,7 @@ from webui.library.downloads.addresses import Url, parse_url
 EXAMPLES = "owner/name, owner/name/file.safetensors, a page of Civitai, or any https address of a file"
 
 _PART = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
-_REPOSITORY = re.compile(rf"({_PART})/({_PART})(?:@([A-Za-z0-9._/-]+?))?(?:/(?!@)([^@]+))?")
+_REPOSITORY = re.compile(rf"({_PART})/({_PART})(?:@([A-Za-z0-9._/-]+)|/([^@]+))?")
 _AIR = re.compile(r"(?:urn:)?(?:air:)(?:[a-z0-9_.-]+:){2}civitai:(\d+)(?:@(\d+))?(?:\.[a-z]+)?", re.IGNORECASE)
 _SHORT_AIR = re.compile(r"civitai:(\d+)(?:@(\d+))?", re.IGNORECASE)
 _HUGGING_FACE_ROUTES = ("resolve", "blob", "raw", "tree")
