@@ -140,10 +140,10 @@ ADAPTER_TYPES: tuple[AdapterType, ...] = (
     AdapterType(
         id="oft",
         label="diag-OFT",
-        keys=(frozenset({"oft_blocks"}), frozenset({"oft_diag"})),
+        keys=(frozenset({"oft_blocks"}),),
         optional=frozenset({"rescale"}),
         num_axes=3,
-        equal=((("oft_blocks", 1), ("oft_blocks", 2)), (("oft_diag", 1), ("oft_diag", 2))),
+        equal=((("oft_blocks", 1), ("oft_blocks", 2)),),
         extent=factors.oft_extent,
         delta=factors.oft_delta,
     ),

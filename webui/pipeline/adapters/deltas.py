@@ -65,7 +65,8 @@ def patched(group: AdapterGroup, weight: Tensor, multiplier: float) -> Tensor:
     Raises BadFactors if `problem_with_weight` has words, UnsupportedModel if a tensor cannot be read or is not finite.
     """
     exact = weight.to(torch.promote_types(weight.dtype, torch.float32))
-    trained = exact[:, : _trained_shape(group, tuple(weight.shape))[1]] if weight.ndim > 1 else exact
+    shape = _trained_shape(group, tuple(weight.shape))
+    trained = exact[:, : shape[1]] if weight.ndim > 1 else exact
     delta = _full_delta(group, trained)
     if trained.shape == exact.shape:
         return torch.add(exact, delta, alpha=multiplier)

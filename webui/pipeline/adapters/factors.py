@@ -136,7 +136,7 @@ def ia3_delta(group: AdapterGroup, weight: Tensor) -> Tensor:
 
 
 def oft_extent(group: AdapterGroup, weight: Shape) -> tuple[int, int]:
-    *_, count, size, _ = group.shapes["oft_diag" if "oft_diag" in group.shapes else "oft_blocks"]
+    *_, count, size, _ = group.shapes["oft_blocks"]
     return count * size, math.prod(weight[1:])
 
 
@@ -156,10 +156,7 @@ def _max_norm(group: AdapterGroup, out_features: int) -> float | None:
 
 
 def oft_delta(group: AdapterGroup, weight: Tensor) -> Tensor:
-    if "oft_diag" in group.shapes:
-        rotations = numbers(group, "oft_diag", weight)
-    else:
-        rotations = formulas.cayley(numbers(group, "oft_blocks", weight), _max_norm(group, weight.shape[0]))
+    rotations = formulas.cayley(numbers(group, "oft_blocks", weight), _max_norm(group, weight.shape[0]))
     return _rescaled(group, formulas.rotated(rotations, weight)) - weight
 
 

@@ -25,7 +25,7 @@ SUFFIXES: Mapping[str, str] = {
        for half in ("up", "down")},
     **{name: name for name in (
         "alpha", "scale", "dora_scale", "rescale", "diff", "diff_b", "w_norm", "b_norm", "weight", "on_input",
-        "hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2", "oft_blocks", "oft_diag",
+        "hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2", "oft_blocks",
         "lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2")},
     **{f"lora_magnitude_vector{end}": "lora_magnitude_vector"
        for end in ("", ".weight", ".default", ".default.weight")},
