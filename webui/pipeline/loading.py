@@ -1,125 +1,153 @@
-"""Checkpoint folders in diffusers layout, read without a copy too many.
+"""Networks from their sources, read without a copy too many.
 
-Modules are made without memory (meta device); the weights are memory-mapped and assigned, converted to the working
-precision tensor by tensor. Nothing is ever fetched from a network, and only safetensors files are read.
+Modules are made without memory (meta device); each weight is read from the memory map and converted to the working
+precision on its way into memory of its own, so that a file that is changed or removed later harms nothing that runs.
+Nothing is ever fetched from a network.
 """
 
 import inspect
-import json
-from collections.abc import Callable, Mapping
-from pathlib import Path
+import os
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from webui.errors import UnsupportedModel
+from webui.pipeline.component_source import ComponentSource
+from webui.pipeline.layouts import Config, has_projection
 
-WEIGHT_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors",
-                "model.safetensors", "model.fp16.safetensors")  # fmt: skip
+Prepare = Callable[[nn.Module], None]
+"""What is done once to a network that was just read."""
 
+READERS = min(4, os.cpu_count() or 1)
+"""Threads that read and convert: while one waits for the disk, another converts."""
 
-def load_unet(folder: Path, dtype: torch.dtype) -> UNet2DConditionModel:
-    """The U-Net of `folder`, in eval mode on the CPU. Raises UnsupportedModel with the reason."""
-    return _load(UNet2DConditionModel, read_config(folder), folder, dtype)
+NAMED_WEIGHTS = 3
+"""How many weights an error names."""
 
-
-def load_vae(folder: Path, dtype: torch.dtype) -> AutoencoderKL:
-    """The autoencoder of `folder`, in eval mode on the CPU. Raises UnsupportedModel with the reason."""
-    return _load(AutoencoderKL, read_config(folder), folder, dtype, rename=_current_attention_name)
-
-
-def load_tiny_decoder(folder: Path, dtype: torch.dtype) -> AutoencoderTiny:
-    """A small decoder for previews, in TAESD's shape. Raises UnsupportedModel with the reason."""
-    return _load(AutoencoderTiny, read_config(folder), folder, dtype)
+CPU = torch.device("cpu")
 
 
-def load_text_model(folder: Path, dtype: torch.dtype) -> CLIPTextModel:
-    """The CLIP text model of `folder`, in eval mode on the CPU. Raises UnsupportedModel with the reason."""
-    config = CLIPTextConfig.from_dict(read_config(folder))
-    with torch.device("meta"):
-        model = CLIPTextModel(config)
-    weights = {key.removeprefix("text_model."): value for key, value in _weights(folder).items()}
-    weights.pop("embeddings.position_ids", None)  # files from before transformers 4.31 carry this buffer
-    _assign(model, weights, folder, dtype)
-    return model
+def load_network(source: ComponentSource, dtype: torch.dtype, device: torch.device = CPU) -> nn.Module:
+    """The network of `source` with its weights, in eval mode, needing no gradients.
+
+    Raises UnsupportedModel if weights are missing, left over or of another shape, or cannot be read.
+    """
+    return filled(checked_network(source), source, dtype, device)
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """A component's config. Raises UnsupportedModel if there is none."""
-    name = "scheduler_config.json" if folder.name == "scheduler" else "config.json"
-    try:
-        value = json.loads((folder / name).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UnsupportedModel(folder.parent, f"{folder.name}/{name} cannot be read ({error})") from error
-    if not isinstance(value, dict):
-        raise UnsupportedModel(folder.parent, f"{folder.name}/{name} is not a JSON object")
-    return value
+def checked_network(source: ComponentSource) -> nn.Module:
+    """The network of `source` without memory (on the meta device), for which all its weights are known to be there.
 
-
-def _load(
-    kind: type[Any],
-    config: Mapping[str, Any],
-    folder: Path,
-    dtype: torch.dtype,
-    rename: Callable[[str], str] = lambda key: key,
-) -> Any:
-    known = inspect.signature(kind.__init__).parameters
-    arguments = {key: value for key, value in config.items() if key in known}
+    Raises UnsupportedModel if the config is impossible, or weights are missing, left over or of another shape.
+    """
     try:
         with torch.device("meta"):
-            model = kind(**arguments)
-    except (TypeError, ValueError) as error:
-        raise UnsupportedModel(folder.parent, f"{folder.name}/config.json does not fit ({error})") from error
-    _assign(model, {rename(key): value for key, value in _weights(folder).items()}, folder, dtype)
+            model = _NETWORKS[source.name](source.config)
+    except (TypeError, ValueError, KeyError, AttributeError, IndexError) as error:
+        raise UnsupportedModel(source.path, f"{source.name}/config.json does not fit ({error})") from error
+    _check_names(source, _shapes(model))
     return model
 
 
-def _current_attention_name(key: str) -> str:
-    """Autoencoders saved before diffusers 0.15 have other names in their mid attention."""
-    if ".attentions." not in key:
-        return key
-    for old, new in (("query", "to_q"), ("key", "to_k"), ("value", "to_v"), ("proj_attn", "to_out.0")):
-        key = key.replace(f".{old}.", f".{new}.")
-    return key
+def filled(model: nn.Module, source: ComponentSource, dtype: torch.dtype, device: torch.device = CPU) -> nn.Module:
+    """`model`, as `checked_network` made it, with its weights. Raises UnsupportedModel if they cannot be read."""
+    with torch.inference_mode(mode=False):
+        model.load_state_dict(_read(source, _shapes(model), dtype, device), strict=True, assign=True)
+        for name, buffer in list(model.named_buffers()):
+            if buffer.is_meta:
+                _restore_buffer(model, name, buffer, device)
+        return model.eval().requires_grad_(False)
 
 
-def _weights(folder: Path) -> dict[str, Tensor]:
-    for name in WEIGHT_FILES:
-        path = folder / name
-        if path.is_file():
-            try:
-                return load_file(path)
-            except (SafetensorError, OSError) as error:
-                reason = f"{folder.name}/{name} is damaged or cut off ({error})"
-                raise UnsupportedModel(folder.parent, reason, hint="Copy the file again.") from error
-    raise UnsupportedModel(folder.parent, f"{folder.name} has no .safetensors weights")
+def size_bytes(source: ComponentSource, dtype: torch.dtype) -> int:
+    """Memory that the network of `source` takes in `dtype`."""
+    return source.num_values * dtype.itemsize
 
 
-def _assign(model: nn.Module, weights: dict[str, Tensor], folder: Path, dtype: torch.dtype) -> None:
-    converted = {key: value.to(dtype) if value.is_floating_point() else value for key, value in weights.items()}
-    try:
-        model.load_state_dict(converted, strict=True, assign=True)
-    except RuntimeError as error:
-        lines = str(error).splitlines()
-        raise UnsupportedModel(
-            folder.parent, f"{folder.name}'s weights do not fit its config: {lines[-1].strip()}"
-        ) from error
-    for name, buffer in list(model.named_buffers()):
-        if buffer.is_meta:
-            _restore_buffer(model, name, buffer)
-    model.eval().requires_grad_(False)
+def _diffusers(kind: type[Any]) -> Callable[[Config], nn.Module]:
+    known = inspect.signature(kind.__init__).parameters
+
+    def make(config: Config) -> nn.Module:
+        model: nn.Module = kind(**{key: value for key, value in config.items() if key in known})
+        return model
+
+    return make
 
 
-def _restore_buffer(model: nn.Module, name: str, buffer: Tensor) -> None:
+def _text_model(config: Config) -> nn.Module:
+    kind = CLIPTextModelWithProjection if has_projection(config) else CLIPTextModel
+    model: nn.Module = kind(CLIPTextConfig.from_dict(dict(config)))
+    return model
+
+
+_NETWORKS: Mapping[str, Callable[[Config], nn.Module]] = MappingProxyType(
+    {
+        "unet": _diffusers(UNet2DConditionModel),
+        "vae": _diffusers(AutoencoderKL),
+        "tiny_decoder": _diffusers(AutoencoderTiny),
+        "text_encoder": _text_model,
+        "text_encoder_2": _text_model,
+    }
+)
+
+
+def _check_names(source: ComponentSource, expected: Mapping[str, tuple[int, ...]]) -> None:
+    found = set(source.names())
+    problems = {
+        "missing": expected.keys() - found,
+        "unknown": found - expected.keys(),
+        "of another shape": {
+            name
+            for name in found & expected.keys()
+            if _without_ones(source.info(name).shape) != _without_ones(expected[name])
+        },
+    }
+    reasons = [
+        f"{_some(names)} {'is' if len(names) == 1 else 'are'} {word}" for word, names in problems.items() if names
+    ]
+    if reasons:
+        raise UnsupportedModel(source.path, f"{source.name}'s weights do not fit its config: {'; '.join(reasons)}")
+
+
+def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A 1 x 1 convolution and a matrix are the same weights; files have either where our network has the other."""
+    return shape[:2] if shape[2:] == (1, 1) else shape
+
+
+def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+
+
+def _some(names: Iterable[str]) -> str:
+    ordered = sorted(names)
+    more = len(ordered) - NAMED_WEIGHTS
+    return ", ".join(ordered[:NAMED_WEIGHTS]) + (f" and {more} more" if more > 0 else "")
+
+
+def _read(
+    source: ComponentSource, shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype, device: torch.device
+) -> dict[str, Tensor]:
+    def read(name: str) -> Tensor:
+        tensor = source.tensor(name).reshape(shapes[name])
+        kept = dtype if tensor.is_floating_point() else tensor.dtype
+        return tensor.to(device, kept, copy=True, memory_format=torch.contiguous_format)
+
+    names = source.names()
+    source.open()
+    with ThreadPoolExecutor(READERS) as pool:
+        return dict(zip(names, pool.map(read, names), strict=True))
+
+
+def _restore_buffer(model: nn.Module, name: str, buffer: Tensor, device: torch.device) -> None:
     """Buffers that files leave out: CLIP's position ids count from 0."""
     owner, _, attribute = name.rpartition(".")
     if attribute != "position_ids":
         raise RuntimeError(f"No rule to fill the buffer {name}.")
-    model.get_submodule(owner).register_buffer(
-        attribute, torch.arange(buffer.shape[-1]).expand(buffer.shape), persistent=False
-    )
+    positions = torch.arange(buffer.shape[-1], device=device).expand(buffer.shape)
+    model.get_submodule(owner).register_buffer(attribute, positions, persistent=False)

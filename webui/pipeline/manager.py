@@ -1,45 +1,169 @@
 """Which checkpoint is on the device. Used by the worker's thread only, so there is no lock."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from webui.pipeline.allocator import give_back
+from torch import nn
+
+from webui.errors import ModelNotFound, UnsupportedModel
 from webui.library.catalog import CheckpointInfo, find_checkpoint
+from webui.pipeline import loading
+from webui.pipeline.allocator import give_back
+from webui.pipeline.component_source import ComponentSource
+from webui.pipeline.components import Component, ComponentCache, default_budget_bytes
 from webui.pipeline.device import Device, translated_memory_errors
-from webui.pipeline.model import Model, load_model
+from webui.pipeline.model import Model, assemble, choose_layout, component_dtype
+from webui.pipeline.sources import CheckpointSource, open_checkpoint, open_vae
+from webui.pipeline.weight_files import Stamp, stamp_of
+
+AUTOMATIC = "Automatic"
+"""The VAE beside the checkpoint, with the same name and `.vae` before its ending; else the checkpoint's own."""
+OWN = "None"
+"""The checkpoint's own VAE."""
+VAE_SUFFIXES = (".safetensors", ".pt", ".ckpt", ".bin")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Identity:
+    """What a model was made of; when any of it changes, it is another model."""
+
+    info: CheckpointInfo
+    vae: Path | None
+    stamps: tuple[Stamp, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Loaded:
+    model: Model
+    components: Mapping[str, Component]
 
 
 class PipelineManager:
-    """Loads the checkpoint a request names and keeps it for the next one.
+    """Loads the checkpoint a request names, and keeps it and others for the next ones, as far as memory allows.
 
     A load that fails leaves the old model in place. A checkpoint whose files changed is read again.
     """
 
-    def __init__(self, models_dirs: Sequence[Path], device: Device) -> None:
+    def __init__(self, models_dirs: Sequence[Path], device: Device, *, cache_bytes: int = 0) -> None:
+        """`cache_bytes` is the most that networks in memory may take; 0: half the machine's memory."""
         self._models_dirs = tuple(models_dirs)
         self.device = device
-        self._model: Model | None = None
-        self._stamp: tuple[int, ...] = ()
+        self.cache = ComponentCache(cache_bytes or default_budget_bytes())
+        self._loaded: dict[_Identity, _Loaded] = {}
+        self._current: _Loaded | None = None
 
     def is_loaded(self, name: str) -> bool:
-        return self._model is not None and self._model.info.name == name
+        """Whether the checkpoint `name` is the one in use."""
+        return self._current is not None and self._current.model.info.name == name
 
-    def load(self, name: str) -> Model:
-        """Raises ModelNotFound, UnsupportedModel or OutOfDeviceMemory."""
+    def load(self, name: str, *, vae: str = AUTOMATIC) -> Model:
+        """The model of checkpoint `name`, with its own VAE, the one beside it, or the one called `vae`.
+
+        Raises ModelNotFound, UnsupportedModel or OutOfDeviceMemory.
+        """
         info = find_checkpoint(name, self._models_dirs)
-        stamp = _stamp(info)
-        if self._model is not None and self._model.info == info and self._stamp == stamp:
-            return self._model
-        with translated_memory_errors(
-            self.device, what=f"loading '{name}'", hint="Close other programs, or choose a smaller checkpoint."
-        ):
-            self._model = load_model(info, self.device)
-        self._stamp = stamp
+        vae_path = self._find_vae(info, vae)
+        identity = _Identity(info=info, vae=vae_path, stamps=_stamps(info.path, vae_path))
+        loaded = self._loaded.get(identity)
+        if loaded is None:
+            hint = "Close other programs, or choose a smaller checkpoint."
+            with translated_memory_errors(self.device, what=f"loading '{name}'", hint=hint):
+                loaded = self._load(info, vae_path)
+            self._loaded[identity] = loaded
+        if loaded is not self._current:
+            self._use(loaded)
+        return loaded.model
+
+    def unload(self) -> None:
+        """Forgets every network, for something else that needs the memory."""
+        self._current = None
+        self._loaded.clear()
+        self.cache.clear()
+        self.device.free_memory()
+
+    def _load(self, info: CheckpointInfo, vae_path: Path | None) -> _Loaded:
+        source = open_checkpoint(info)
+        wanted = _wanted(source, vae_path)
+        dtypes = {name: component_dtype(name, part.config, self.device) for name, part in wanted.items()}
+        components: dict[str, Component] = {}
+        for name, part in wanted.items():
+            if found := self.cache.find(part, dtypes[name]):
+                part.close()
+                components[name] = found
+        missing = {name: loading.checked_network(part) for name, part in wanted.items() if name not in components}
+        self._make_room(sum(loading.size_bytes(wanted[name], dtypes[name]) for name in missing), components)
+        for name, empty in missing.items():
+            components[name] = self.cache.load(wanted[name], empty, dtypes[name], self._preparation(name, info))
+        modules = {name: component.module for name, component in components.items()}
+        return _Loaded(model=assemble(source, modules, self.device), components=components)
+
+    def _make_room(self, size_bytes: int, found: Mapping[str, Component]) -> None:
+        """All that can be known of the new model is known by now: the old one may go where both do not fit."""
+        self.cache.make_room(size_bytes, keep=found.values())
+        if self.cache.used_bytes + size_bytes > self.cache.budget_bytes:
+            self._current = None
+            self.cache.pin(())
+            self._forget_thrown_out()
+            self.cache.make_room(size_bytes, keep=found.values())
+        self._forget_thrown_out()
+
+    def _preparation(self, name: str, info: CheckpointInfo) -> loading.Prepare:
+        def prepare(module: nn.Module) -> None:
+            module.to(self.device.torch_device)
+            if name == "unet":
+                choose_layout(module, self.device, info.native_size)
+
+        return prepare
+
+    def _use(self, loaded: _Loaded) -> None:
+        self._current = loaded
+        self.cache.pin(loaded.components.values())
+        self.cache.make_room(0)
+        self._forget_thrown_out()
         give_back()
-        return self._model
+
+    def _forget_thrown_out(self) -> None:
+        self._loaded = {
+            identity: loaded
+            for identity, loaded in self._loaded.items()
+            if all(component in self.cache for component in loaded.components.values())
+        }
+
+    def _find_vae(self, info: CheckpointInfo, vae: str) -> Path | None:
+        if vae == OWN:
+            return None
+        if vae == AUTOMATIC:
+            beside = (info.path.with_name(f"{info.path.stem}.vae{suffix}") for suffix in VAE_SUFFIXES)
+            return next((path for path in beside if path.is_file()), None)
+        for folder in (models_dir / "vae" for models_dir in self._models_dirs):
+            for suffix in ("", *VAE_SUFFIXES):
+                path = folder / f"{vae}{suffix}"
+                if path.exists():
+                    return path
+        raise ModelNotFound("VAE", vae, ())
 
 
-def _stamp(info: CheckpointInfo) -> tuple[int, ...]:
-    """Changes when a weight file is replaced."""
-    files = sorted(info.path.glob("*/*.safetensors"))
-    return tuple(value for path in files for value in (path.stat().st_mtime_ns, path.stat().st_size))
+def _wanted(source: CheckpointSource, vae_path: Path | None) -> dict[str, ComponentSource]:
+    """The parts to run. Raises UnsupportedModel if one that every model needs is in no file."""
+    parts = {name: part for name in source.names() if (part := source.component(name)) is not None}
+    if vae_path is not None:
+        parts["vae"] = open_vae(vae_path, source.info.family)
+    if "unet" not in parts:
+        raise UnsupportedModel(source.info.path, "it holds no U-Net")
+    if "vae" not in parts:
+        hint = "Choose a VAE for it, or put one beside it with the same name and '.vae' before its ending."
+        raise UnsupportedModel(source.info.path, "it holds no autoencoder (VAE)", hint=hint)
+    if "text_encoder" not in parts and "text_encoder_2" not in parts:
+        hint = "It holds a U-Net alone: look for the whole checkpoint."
+        raise UnsupportedModel(source.info.path, "it holds no text encoder", hint=hint)
+    return parts
+
+
+def _stamps(*paths: Path | None) -> tuple[Stamp, ...]:
+    """Change when a file of the checkpoint is replaced."""
+    files: list[Path] = []
+    for path in paths:
+        if path is not None:
+            files += sorted(entry for entry in path.glob("*/*") if entry.is_file()) if path.is_dir() else [path]
+    return tuple(stamp_of(path) for path in files)

@@ -1,0 +1,106 @@
+"""Networks that are kept for the next request: shared between checkpoints, bounded in bytes, the least used out first.
+
+A component is one network of a checkpoint. Two checkpoints with the same autoencoder have one copy of it, found by
+comparing the files' bytes; what is thrown out is gone to the last byte, its memory maps included.
+"""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import torch
+from torch import nn
+
+from webui.pipeline import loading
+from webui.pipeline.allocator import give_back
+from webui.pipeline.component_source import ComponentSource, same_content
+
+SHARE_OF_MEMORY = 0.5
+"""Of the machine's memory, for networks; the rest is for pictures, and for other programs."""
+
+CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
+
+
+def default_budget_bytes() -> int:
+    """Half the memory that this program may use."""
+    limits = [psutil.virtual_memory().total]
+    if CONTAINER_LIMIT.is_file() and (text := CONTAINER_LIMIT.read_text().strip()).isdigit():
+        limits.append(int(text))
+    return int(min(limits) * SHARE_OF_MEMORY)
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Component:
+    """A network with the source its weights came from; `size_bytes` is what its weights take in memory."""
+
+    name: str
+    module: nn.Module
+    source: ComponentSource
+    dtype: torch.dtype
+    size_bytes: int
+
+
+class ComponentCache:
+    """Components by content. Those that are `pinned` are in use and stay; the others go when room is needed."""
+
+    def __init__(self, budget_bytes: int) -> None:
+        self.budget_bytes = budget_bytes
+        self._components: list[Component] = []
+        """The least recently used first."""
+        self._pinned: tuple[Component, ...] = ()
+
+    def __contains__(self, component: Component) -> bool:
+        return component in self._components
+
+    @property
+    def used_bytes(self) -> int:
+        return sum(component.size_bytes for component in self._components)
+
+    def find(self, source: ComponentSource, dtype: torch.dtype) -> Component | None:
+        """The kept network of the same content in `dtype`."""
+        for component in self._components:
+            if component.dtype == dtype and same_content(component.source, source):
+                return component
+        return None
+
+    def load(
+        self, source: ComponentSource, empty: nn.Module, dtype: torch.dtype, prepare: loading.Prepare
+    ) -> Component:
+        """Fills `empty` (see `loading.checked_network`) and keeps it. Raises UnsupportedModel; nothing is kept then."""
+        module = loading.filled(empty, source, dtype)
+        prepare(module)
+        size_bytes = loading.size_bytes(source, dtype)
+        component = Component(name=source.name, module=module, source=source, dtype=dtype, size_bytes=size_bytes)
+        self._components.append(component)
+        return component
+
+    def pin(self, components: Iterable[Component]) -> None:
+        """These are in use now, and were used last; the ones before are not any more."""
+        self._pinned = tuple(components)
+        for component in self._pinned:
+            if component in self._components:
+                self._components.remove(component)
+                self._components.append(component)
+
+    def make_room(self, size_bytes: int, *, keep: Collection[Component] = ()) -> None:
+        """Throws out components until `size_bytes` more fit into the budget, or only pinned and `keep` are left."""
+        held = {id(component) for component in (*self._pinned, *keep)}
+        candidates = [component for component in self._components if id(component) not in held]
+        thrown_out = False
+        while candidates and self.used_bytes + size_bytes > self.budget_bytes:
+            self._throw_out(candidates.pop(0))
+            thrown_out = True
+        if thrown_out:
+            give_back()
+
+    def clear(self) -> None:
+        """Throws everything out, in use or not."""
+        self._pinned = ()
+        for component in list(self._components):
+            self._throw_out(component)
+        give_back()
+
+    def _throw_out(self, component: Component) -> None:
+        self._components.remove(component)
+        component.source.close()
