@@ -34,6 +34,7 @@ _scalar = np.float64(0).__reduce__()[0]  # numpy's rebuilder of its scalars, whi
 HARMLESS: list[Any] = [
     (_Bystander, "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"),
     (_Bystander, "pytorch_lightning.callbacks.early_stopping.EarlyStopping"),
+    (_Bystander, "torch.nn.modules.container.ParameterDict"),  # the first textual inversions; its contents are plain
     (_scalar, "numpy.core.multiarray.scalar"),
     (_scalar, "numpy._core.multiarray.scalar"),
     np.dtype,
