@@ -9,7 +9,8 @@ from torch import Tensor
 from tests.conftest import CPU
 from tests.pipeline.test_samplers import LEVELS
 from webui.errors import InvalidNumbers, OutOfDeviceMemory
-from webui.pipeline.denoiser import Denoiser, Guidance, LatentBlend, to_denoised
+from webui.pipeline.conditioning import Condition, Guidance
+from webui.pipeline.denoiser import Denoiser, LatentBlend, to_denoised
 from webui.pipeline.manager import PipelineManager
 
 CLEAN = torch.randn(2, 4, 8, 8, dtype=torch.float64)
@@ -17,9 +18,9 @@ NOISE = torch.randn(2, 4, 8, 8, dtype=torch.float64)
 
 
 def guidance(scale: float, *, cond_tokens: int = 77, uncond_tokens: int = 77) -> Guidance:
-    return Guidance(
-        cond=torch.full((1, cond_tokens, 2), 3.0), uncond=torch.full((1, uncond_tokens, 2), 1.0), scale=scale
-    )
+    cond = Condition(context=torch.full((1, cond_tokens, 2), 3.0))
+    uncond = Condition(context=torch.full((1, uncond_tokens, 2), 1.0))
+    return Guidance(conditions=(uncond, cond), scales=(scale,)) if scale != 1 else Guidance(conditions=(cond,))
 
 
 class Network:
@@ -29,11 +30,11 @@ class Network:
         self.asked: list[int] = []
         self._fits_rows = fits_rows
 
-    def __call__(self, x: Tensor, timestep: float, context: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, timestep: float, condition: Condition) -> Tensor:
         self.asked.append(len(x))
         if len(x) > self._fits_rows:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return context.mean(dim=(1, 2))[:, None, None, None].expand_as(x)
+        return condition.context.mean(dim=(1, 2))[:, None, None, None].expand_as(x)
 
 
 def denoiser(network: Network, how: Guidance, blend: LatentBlend | None = None) -> Denoiser:
@@ -87,7 +88,7 @@ def test_where_not_even_one_picture_fits_the_size_is_named() -> None:
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
-    def broken(x: Tensor, timestep: float, context: Tensor) -> Tensor:
+    def broken(x: Tensor, timestep: float, condition: Condition) -> Tensor:
         raise RuntimeError("shapes do not match")
 
     with pytest.raises(RuntimeError, match="shapes"):

@@ -17,11 +17,13 @@ from webui.images.masks import blur_mask, crop_box, latent_mask, overlay_mask_wh
 class Canvas:
     """`image` is what the model is fed, in the request's size.
 
-    `latent_mask` (h/8, w/8) float32, 1 = repaint; None for img2img. `original`, `overlay` and `box` say where and how
+    `mask` (mode "L", the same size) and `latent_mask` (h/8, w/8) float32 are 255 and 1 where something new is made;
+    None for img2img. `original`, `overlay` and `box` say where and how
     the result is put back: only where `overlay` is not 0, into `box` of `original` if only the masked area was made.
     """
 
     image: Image.Image
+    mask: Image.Image | None = None
     latent_mask: NDArray[np.float32] | None = None
     original: Image.Image | None = None
     overlay: Image.Image | None = None
@@ -63,6 +65,7 @@ def _inpaint_canvas(request: GenerationRequest, init: Inpaint) -> Canvas:
         fed = fill_masked(fed, fed_mask)
     return Canvas(
         image=fed,
+        mask=fed_mask,
         latent_mask=latent_mask(fed_mask, request.width // 8, request.height // 8),
         original=original,
         overlay=overlay,

@@ -34,6 +34,8 @@ class Sampling:
     schedule: str = "Automatic"
     num_inference_steps: int = 20
     guidance_scale: float = 7.0
+    image_guidance_scale: float = 1.5
+    """How closely to follow the picture that is edited; used by instruct-pix2pix checkpoints alone."""
     eta: float | None = None
     """Amount of fresh noise of ancestral samplers and DDIM; None is the sampler's own default."""
 
@@ -42,6 +44,7 @@ class Sampling:
         find_schedule(self.schedule)
         _check_range("num_inference_steps", self.num_inference_steps, 1, MAX_STEPS)
         _check_range("guidance_scale", self.guidance_scale, 0.0, 50.0)
+        _check_range("image_guidance_scale", self.image_guidance_scale, 0.0, 10.0)
         if self.eta is not None:
             _check_range("eta", self.eta, 0.0, 1.0)
 

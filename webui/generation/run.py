@@ -15,7 +15,8 @@ from webui.images.metadata import encode_image
 from webui.images.store import ImageStore
 from webui.jobs.cancel import CancelToken, ImageSkipped
 from webui.jobs.events import JobEvent, Progress
-from webui.pipeline.denoiser import Denoiser, Guidance, LatentBlend
+from webui.pipeline.conditioning import Guidance, build_guidance, picture_channels
+from webui.pipeline.denoiser import Denoiser, LatentBlend
 from webui.pipeline.manager import PipelineManager
 from webui.pipeline.model import Model
 from webui.pipeline.noise import NoiseSource
@@ -130,8 +131,16 @@ class _Run:
         latents = self._denoise([seed_of(self._request, index) for index in indices])
         self._cancel.check()
         self._report(self._progress.event("Decoding"))
-        decoded = self._model.codec.decode(latents)
+        decoded = self._decode(latents)
         return [self._canvas.finish(image) for image in decoded] if self._canvas else decoded
+
+    def _decode(self, latents: Tensor) -> list[Image.Image]:
+        codec = self._model.codec
+        was_rescued = codec.was_rescued
+        decoded = codec.decode(latents)
+        if codec.was_rescued and not was_rescued:
+            self._report(Note(message="The VAE gave NaN in half precision, so it works in float32 from now on."))
+        return decoded
 
     def _denoise(self, seeds: Sequence[int]) -> Tensor:
         """(B, C, h, w) clean latents."""
@@ -143,9 +152,9 @@ class _Run:
         if self._canvas is not None:
             original = model.codec.encode(self._canvas.image)
             start, blend = self._masked(self._canvas, original, noise)
-            x = x + start
+            x = x + start * self._share_of_start()
         denoiser = Denoiser(
-            self._predict,
+            model.predict,
             model.device,
             model.levels,
             model.prediction_type,
@@ -177,10 +186,11 @@ class _Run:
                 start = original * (1 - mask)
         return start, LatentBlend(original=original, mask=mask)
 
-    def _predict(self, x: Tensor, timestep: float, context: Tensor) -> Tensor:
-        unet = self._model.unet
-        output: Tensor = unet(x.to(unet.dtype), timestep, encoder_hidden_states=context, return_dict=False)[0]
-        return output.float()
+    def _share_of_start(self) -> float:
+        """0 where a model that edits pictures is asked to make all anew: it sees the picture all the same."""
+        init = self._request.init
+        edits = self._model.inputs.picture_channels == "edit"
+        return 0.0 if edits and init is not None and init.strength == 1 else 1.0
 
     def _plan(self) -> Sigmas:
         sampling = self._request.sampling
@@ -202,10 +212,24 @@ class _Run:
             self._report(Note(message=f"LoRA '{tag.name}' was not applied: adapters are not supported yet."))
         for problem in (*prompt.problems, *negative.problems):
             self._report(Note(message=str(problem)))
-        return Guidance(
-            cond=encoder.encode(prompt, clip_skip=request.clip_skip),
-            uncond=encoder.encode(negative, clip_skip=request.clip_skip),
+        size, canvas = (request.width, request.height), self._canvas
+        channels = picture_channels(
+            self._model.inputs.picture_channels,
+            self._model.codec,
+            None if canvas is None else canvas.image,
+            None if canvas is None else canvas.mask,
+            size=size,
+        )
+        if self._model.inputs.guidance_dim and request.negative_prompt:
+            self._report(Note(message="This checkpoint has no use for a negative prompt; it was left out."))
+        return build_guidance(
+            self._model.inputs,
+            encoder.encode(prompt, clip_skip=request.clip_skip),
+            encoder.encode_negative(negative, clip_skip=request.clip_skip),
+            size=size,
             scale=request.sampling.guidance_scale,
+            image_scale=None if canvas is None else request.sampling.image_guidance_scale,
+            channels=channels,
         )
 
 

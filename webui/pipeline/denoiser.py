@@ -8,24 +8,13 @@ import torch
 from torch import Tensor
 
 from webui.errors import OutOfDeviceMemory
+from webui.library.families import PredictionType
+from webui.pipeline.conditioning import Condition, Guidance, stack
 from webui.pipeline.device import Device, is_out_of_memory
-from webui.pipeline.model import PredictionType
 from webui.pipeline.schedules import NoiseLevels
 
-Network = Callable[[Tensor, float, Tensor], Tensor]
-"""(rows, C, h, w) input, timestep, (rows, tokens, width) context -> prediction of the input's shape."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Guidance:
-    """Classifier-free guidance: uncond + scale * (cond - uncond). Source: Ho & Salimans 2022, arXiv:2207.12598.
-
-    `cond` and `uncond` are (1, tokens, width); their lengths may differ. Scale 1 needs no `uncond`.
-    """
-
-    cond: Tensor
-    uncond: Tensor
-    scale: float
+Network = Callable[[Tensor, float, Condition], Tensor]
+"""(rows, C, h, w) input, timestep, as many rows of conditions -> prediction of the input's shape."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -75,23 +64,32 @@ class Denoiser:
         return self._blend(denoised) if self._blend else denoised
 
     def _guided(self, x: Tensor, timestep: float) -> Tensor:
-        guidance = self._guidance
-        if guidance.scale == 1.0:
-            return self._run(x, timestep, guidance.cond.expand(len(x), -1, -1))
-        contexts = [context.expand(len(x), -1, -1) for context in (guidance.cond, guidance.uncond)]
-        if contexts[0].shape == contexts[1].shape:
-            cond, uncond = self._run(torch.cat([x, x]), timestep, torch.cat(contexts)).chunk(2)
+        """Source of the sum: `Guidance`. The condition that is told most goes first through the network."""
+        conditions = [condition.rows(len(x)) for condition in reversed(self._guidance.conditions)]
+        if all(condition.fits(conditions[0]) for condition in conditions):
+            together = self._run(torch.cat([x] * len(conditions)), timestep, stack(conditions))
+            predictions = list(together.chunk(len(conditions)))
         else:
-            cond, uncond = (self._run(x, timestep, context) for context in contexts)
-        return uncond + (cond - uncond) * guidance.scale
+            predictions = [self._run(x, timestep, condition) for condition in conditions]
+        guided = predictions.pop()
+        less = guided
+        for scale in self._guidance.scales:
+            more = predictions.pop()
+            guided = guided + (more - less) * scale
+            less = more
+        return guided
 
-    def _run(self, x: Tensor, timestep: float, context: Tensor) -> Tensor:
+    def _run(self, x: Tensor, timestep: float, condition: Condition) -> Tensor:
         """All rows at once where memory allows; after an out-of-memory error, half as many, down to one."""
         while True:
             rows = self._rows_at_once or len(x)
             try:
-                parts = zip(torch.split(x, rows), torch.split(context, rows), strict=True)
-                return torch.cat([self._network(part, timestep, its_context) for part, its_context in parts])
+                starts = range(0, len(x), rows)
+                parts = [
+                    self._network(x[start : start + rows], timestep, condition.part(start, start + rows))
+                    for start in starts
+                ]
+                return torch.cat(parts)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import psutil
 import torch
 from torch import Tensor, nn
 
@@ -28,6 +29,16 @@ class Device:
     @property
     def is_cpu(self) -> bool:
         return self.torch_device.type == "cpu"
+
+    def free_bytes(self) -> int:
+        """Memory that can be had now without pushing anything out."""
+        match self.torch_device.type:
+            case "cuda":
+                cached = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+                return int(torch.cuda.mem_get_info()[0]) + cached
+            case "mps":
+                return torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
+        return int(psutil.virtual_memory().available)
 
     def free_memory(self) -> None:
         """Gives cached blocks back to the device."""

@@ -1,27 +1,30 @@
 """A checkpoint that is ready to run: its networks on the device, and what its noise levels mean."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from diffusers import UNet2DConditionModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from webui.errors import UnsupportedModel
-from webui.pipeline import loading
 from webui.library.catalog import CheckpointInfo
+from webui.library.families import FAMILIES, Family, PredictionType
+from webui.pipeline.conditioning import Condition, UNetInputs
 from webui.pipeline.device import Device, probe_memory_format
 from webui.pipeline.latents import LatentCodec
 from webui.pipeline.preview import Previewer
 from webui.pipeline.schedules import NoiseLevels
-from webui.pipeline.text_encoding import TextEncoder
+from webui.pipeline.sources import CheckpointSource
+from webui.pipeline.text_encoding import CLIP_RULES, ClipEncoder, TextEncoder
 from webui.prompt.tokenizer import ClipTokenizer
 
 PROBE_SIDE = 32
 """Latents; larger ones would take seconds to measure and prefer the same layout."""
 
-PredictionType = Literal["epsilon", "v_prediction", "sample"]
+TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -29,42 +32,70 @@ class Model:
     """All that a generation needs of a checkpoint. Used by the worker's thread only."""
 
     info: CheckpointInfo
+    family: Family
     device: Device
     unet: UNet2DConditionModel
+    inputs: UNetInputs
     text_encoder: TextEncoder
     codec: LatentCodec
     previewer: Previewer
     levels: NoiseLevels
     prediction_type: PredictionType
 
+    def predict(self, x: Tensor, timestep: float, condition: Condition) -> Tensor:
+        """The U-Net's answer, (rows, C, h, w) float32, to the scaled latent `x` of the same shape."""
+        unet = self.unet
+        if condition.channels is not None:
+            x = torch.cat([x, condition.channels], dim=1)
+        added = {"text_embeds": condition.pooled, "time_ids": condition.time_ids} if self.inputs.num_time_ids else None
+        output: Tensor = unet(
+            x.to(unet.dtype),
+            timestep,
+            encoder_hidden_states=condition.context.to(unet.dtype),
+            timestep_cond=None if condition.timestep_cond is None else condition.timestep_cond.to(unet.dtype),
+            added_cond_kwargs=added,
+            return_dict=False,
+        )[0]
+        return output.float()
 
-def load_model(info: CheckpointInfo, device: Device) -> Model:
-    """Reads the folder of `info` and puts it on `device`. Raises UnsupportedModel with the reason."""
-    unet = loading.load_unet(info.path / "unet", device.dtype)
-    text_model = loading.load_text_model(info.path / "text_encoder", device.dtype)
-    vae = loading.load_vae(info.path / "vae", _vae_dtype(device))
-    tiny = info.path / "tiny_decoder"
-    tiny_decoder = loading.load_tiny_decoder(tiny, torch.float32) if tiny.is_dir() else None
-    levels, prediction_type = _noise_of(info)
-    tokenizer = ClipTokenizer(info.path / "tokenizer")
-    for network in (unet, text_model, vae, tiny_decoder):
-        if network is not None:
-            network.to(device.torch_device)
-    choose_layout(unet, device, info.native_size)
-    codec = LatentCodec(vae, device)
+
+def assemble(source: CheckpointSource, modules: Mapping[str, nn.Module], device: Device) -> Model:
+    """The model of `modules`, by their names in `source` and already where and as they are to run.
+
+    Raises UnsupportedModel if they do not fit together.
+    """
+    info = source.info
+    family = FAMILIES[info.family]
+    unet: Any = modules["unet"]
+    codec = LatentCodec(modules["vae"], device)
+    levels, prediction_type = _noise_of(source)
     return Model(
         info=info,
+        family=family,
         device=device,
         unet=unet,
-        text_encoder=TextEncoder(text_model, tokenizer, pad_id=tokenizer.end_id),
+        inputs=_inputs_of(source, unet, modules, codec),
+        text_encoder=_text_encoder_of(source, family, modules),
         codec=codec,
-        previewer=Previewer(codec, tiny_decoder),
+        previewer=Previewer(codec, modules.get("tiny_decoder"), family.adapter_base),
         levels=levels,
         prediction_type=prediction_type,
     )
 
 
-def choose_layout(unet: UNet2DConditionModel, device: Device, native_size: int) -> torch.memory_format:
+def component_dtype(name: str, config: Mapping[str, Any], device: Device) -> torch.dtype:
+    """The precision in which a component with this config (the file's, without a library's defaults) runs on `device`.
+
+    The tiny decoder always has float32. So has the autoencoder on a processor, where bf16 is slower, and in place of
+    float16 where its config says that it overflows.
+    """
+    overflows = device.dtype == torch.float16 and config.get("force_upcast") is True
+    if name == "tiny_decoder" or (name == "vae" and (device.is_cpu or overflows)):
+        return torch.float32
+    return device.dtype
+
+
+def choose_layout(unet: Any, device: Device, native_size: int) -> torch.memory_format:
     """Puts the U-Net in the memory layout in which its first block is faster here."""
     if not device.is_cpu:
         unet.to(memory_format=torch.channels_last)
@@ -88,16 +119,38 @@ def choose_layout(unet: UNet2DConditionModel, device: Device, native_size: int) 
     return layout
 
 
-def _vae_dtype(device: Device) -> torch.dtype:
-    """The autoencoder stays in float32 on a processor: bf16 is slower there, and it is the part that overflows."""
-    return torch.float32 if device.is_cpu else device.dtype
+def _text_encoder_of(source: CheckpointSource, family: Family, modules: Mapping[str, nn.Module]) -> TextEncoder:
+    rules = CLIP_RULES[family.adapter_base]
+    names = [name for name in TEXT_ENCODERS if name in modules]
+    if len(names) != len(rules.pads_with_end):
+        raise UnsupportedModel(
+            source.info.path, f"it has {len(names)} text encoders, {family.label} has {len(rules.pads_with_end)}"
+        )
+    encoders = [
+        ClipEncoder(
+            modules[name],
+            ClipTokenizer(source.tokenizer(name.replace("text_encoder", "tokenizer"))),
+            pads_with_end=pads_with_end,
+        )
+        for name, pads_with_end in zip(names, rules.pads_with_end, strict=True)
+    ]
+    return TextEncoder(encoders, rules)
 
 
-def _noise_of(info: CheckpointInfo) -> tuple[NoiseLevels, PredictionType]:
-    config = loading.read_config(info.path / "scheduler")
+def _inputs_of(source: CheckpointSource, unet: Any, modules: Mapping[str, nn.Module], codec: LatentCodec) -> UNetInputs:
+    projections = (getattr(modules[name], "text_projection", None) for name in TEXT_ENCODERS if name in modules)
+    widths = [projection.out_features for projection in projections if projection is not None]
+    try:
+        return UNetInputs.of(unet.config, latent_channels=codec.num_channels, pooled_width=widths[-1] if widths else 0)
+    except ValueError as error:
+        raise UnsupportedModel(source.info.path, str(error)) from error
+
+
+def _noise_of(source: CheckpointSource) -> tuple[NoiseLevels, PredictionType]:
+    info, config = source.info, source.scheduler_config
     start, end = config.get("beta_start", 0.00085), config.get("beta_end", 0.012)
     num = int(config.get("num_train_timesteps", 1000))
-    prediction_type = config.get("prediction_type", "epsilon")
+    prediction_type = config.get("prediction_type", info.prediction_type)
     if prediction_type not in get_args(PredictionType):
         raise UnsupportedModel(info.path, f"its prediction type '{prediction_type}' is unknown")
     if config.get("trained_betas"):
@@ -108,4 +161,7 @@ def _noise_of(info: CheckpointInfo) -> tuple[NoiseLevels, PredictionType]:
         betas = np.linspace(start, end, num, dtype=np.float64)
     else:
         raise UnsupportedModel(info.path, f"its beta schedule '{config['beta_schedule']}' is unknown")
-    return NoiseLevels.from_betas(betas), prediction_type
+    levels = NoiseLevels.from_betas(betas)
+    if info.zero_terminal_snr or config.get("rescale_betas_zero_snr"):
+        levels = levels.with_zero_terminal_snr()
+    return levels, prediction_type

@@ -21,6 +21,10 @@ STRENGTH_OF_ALL_STEPS = 0.999
 """Denoising strengths above count as this, so that the share of steps stays below one."""
 
 
+LAST_ALPHA_CUMPROD = 4.8973451890853435e-08
+"""Share of the signal that is left at the last step of zero-terminal-SNR models; a sigma of about 4519."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class NoiseLevels:
     """The noise levels a model was trained on: `sigmas` (num_train_timesteps,) float64, rising with the timestep.
@@ -35,6 +39,18 @@ class NoiseLevels:
         """`betas` (num_train_timesteps,) in (0, 1), the forward process of Ho et al. 2020."""
         alphas_cumprod = np.cumprod(1.0 - np.asarray(betas, dtype=np.float64))
         return cls(np.sqrt((1.0 - alphas_cumprod) / alphas_cumprod))
+
+    def with_zero_terminal_snr(self) -> "NoiseLevels":
+        """The same levels, stretched so that the last one is noise alone.
+
+        Source: Lin et al. 2023, arXiv:2305.08891, algorithm 1. The last level would be infinite; it is put where the
+        field puts it, at `LAST_ALPHA_CUMPROD`, so that pictures come out the same.
+        """
+        signal = 1.0 / np.sqrt(1.0 + self.sigmas**2)
+        first, last = signal[0], signal[-1]
+        alphas_cumprod = ((signal - last) * (first / (first - last))) ** 2
+        alphas_cumprod[-1] = LAST_ALPHA_CUMPROD
+        return NoiseLevels(np.sqrt((1.0 - alphas_cumprod) / alphas_cumprod))
 
     @property
     def sigma_min(self) -> float:

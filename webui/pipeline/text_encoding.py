@@ -1,60 +1,168 @@
-"""Prompts as CLIP encodings: chunks of 75 tokens side by side, with emphasis."""
+"""Prompts as CLIP encodings: chunks of 75 tokens side by side, with emphasis, by a family's one or two encoders."""
 
 from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from webui.library.families import AdapterBase
 from webui.prompt.chunks import CHUNK_TOKENS, Chunk, chunk_prompt, neutral
 from webui.prompt.grammar import ParsedPrompt
 from webui.prompt.tokenizer import ClipTokenizer
 
 CACHED_PROMPTS = 64
+OPEN_CLIP_PAD_ID = 0
+"""OpenCLIP was trained on chunks filled up with zeros ("!"); OpenAI's CLIP on chunks filled up with end marks."""
+
+Embed = Callable[[Chunk, Tensor], Tensor]
+"""(chunk, its token embeddings (1, 77, width)) -> what enters the encoder instead, of the same shape.
+
+Row 0 is the start mark, row 1 + i belongs to the chunk's i-th token. The seam for textual inversion.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipRules:
+    """How a family reads its text encoders.
+
+    Clip skip n takes the n-th hidden layer from the end, as users know it. Families that were trained on the
+    penultimate layer never take a later one: n = 1 and n = 2 are the same (`min_skip` 1). `cut_layers` of the end are
+    missing in the weights already. `final_norm`: whether the encoder's last norm follows. `pads_with_end`: one entry
+    per encoder. `zero_empty_negative`: whether an empty negative prompt is all zeros instead of encoded.
+    """
+
+    pads_with_end: tuple[bool, ...]
+    min_skip: int = 0
+    cut_layers: int = 0
+    final_norm: bool = True
+    zero_empty_negative: bool = False
+
+    def layer(self, clip_skip: int) -> int:
+        """Index into the hidden states, counted from the end; `clip_skip` is the user's n less one."""
+        return -1 - max(clip_skip, self.min_skip) + self.cut_layers
+
+
+CLIP_RULES: Mapping[AdapterBase, ClipRules] = MappingProxyType(
+    {
+        "sd1": ClipRules(pads_with_end=(True,)),
+        "sd-custom": ClipRules(pads_with_end=(True,)),
+        "sd2": ClipRules(pads_with_end=(False,), min_skip=1, cut_layers=1),
+        "sdxl": ClipRules(pads_with_end=(True, False), min_skip=1, final_norm=False, zero_empty_negative=True),
+        "sdxl-refiner": ClipRules(pads_with_end=(False,), min_skip=1, final_norm=False),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class EncodedPrompt:
+    """`context` (1, 77 * chunks, width), the encoders' widths side by side.
+
+    `pooled` (1, projection) sums up the first chunk, from an encoder with a projection; None without one.
+    """
+
+    context: Tensor
+    pooled: Tensor | None = None
+
+
+class ClipEncoder:
+    """One CLIP text model. `embed` may be set to change what enters it; then the owner forgets what it cached."""
+
+    def __init__(self, model: nn.Module, tokenizer: ClipTokenizer, *, pads_with_end: bool) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.embed: Embed | None = None
+        self._pad_id = tokenizer.end_id if pads_with_end else OPEN_CLIP_PAD_ID
+
+    def encode(self, chunk: Chunk, layer: int, *, final_norm: bool) -> EncodedPrompt:
+        """(1, 77, width) of hidden layer `layer`, emphasised; pooled where the model has a projection."""
+        device = next(self.model.parameters()).device
+        padding = CHUNK_TOKENS - len(chunk.token_ids)
+        ids = [self.tokenizer.start_id, *chunk.token_ids, self.tokenizer.end_id, *[self._pad_id] * padding]
+        with self._embedding(chunk):
+            output = self.model(input_ids=torch.tensor([ids], device=device), output_hidden_states=True)
+        encoded: Tensor = output.hidden_states[layer]
+        if final_norm:
+            encoded = self._text_model.get_submodule("final_layer_norm")(encoded)
+        if not neutral(chunk):
+            weights = torch.tensor([1.0, *chunk.weights, 1.0, *[1.0] * padding], device=device, dtype=torch.float32)
+            encoded = emphasise(encoded, weights)
+        return EncodedPrompt(context=encoded, pooled=getattr(output, "text_embeds", None))
+
+    @property
+    def _text_model(self) -> nn.Module:
+        """Models with a projection keep the rest one level down."""
+        return self.model.get_submodule("text_model") if hasattr(self.model, "text_model") else self.model
+
+    @contextmanager
+    def _embedding(self, chunk: Chunk) -> Iterator[None]:
+        embed = self.embed
+        if embed is None:
+            yield
+            return
+
+        def replaced(module: nn.Module, inputs: Any, embedded: Tensor) -> Tensor:
+            return embed(chunk, embedded)
+
+        handle = self._text_model.get_submodule("embeddings.token_embedding").register_forward_hook(replaced)
+        try:
+            yield
+        finally:
+            handle.remove()
 
 
 @dataclass(frozen=True, slots=True)
 class _CacheKey:
     chunks: tuple[Chunk, ...]
-    clip_skip: int
+    layer: int
 
 
 class TextEncoder:
-    """One CLIP text model with its tokenizer; encodings are cached per prompt."""
+    """A family's CLIP text models, whose encodings lie side by side; cached per prompt. All split prompts alike."""
 
-    def __init__(self, model: nn.Module, tokenizer: ClipTokenizer, *, pad_id: int) -> None:
-        self.model = model
-        self.tokenizer = tokenizer
-        self._pad_id = pad_id
-        self._cache: OrderedDict[_CacheKey, Tensor] = OrderedDict()
+    def __init__(self, encoders: Sequence[ClipEncoder], rules: ClipRules) -> None:
+        self.encoders = tuple(encoders)
+        self._rules = rules
+        self._cache: OrderedDict[_CacheKey, EncodedPrompt] = OrderedDict()
 
-    def encode(self, prompt: ParsedPrompt, *, clip_skip: int) -> Tensor:
-        """(1, 77 * chunks, width) in the model's dtype. `clip_skip` layers are left out at the end."""
-        key = _CacheKey(chunk_prompt(prompt, self.tokenizer), clip_skip)
+    def encode(self, prompt: ParsedPrompt, *, clip_skip: int) -> EncodedPrompt:
+        """In the models' dtype. `clip_skip` layers are left out at the end, as the family counts them."""
+        key = _CacheKey(chunk_prompt(prompt, self.encoders[0].tokenizer), self._rules.layer(clip_skip))
         if key in self._cache:
             self._cache.move_to_end(key)
             return self._cache[key]
-        encoded = torch.cat([self._encode_chunk(chunk, clip_skip) for chunk in key.chunks], dim=1)
+        encoded = self._encode(key)
         self._cache[key] = encoded
         if len(self._cache) > CACHED_PROMPTS:
             self._cache.popitem(last=False)
         return encoded
 
+    def encode_negative(self, prompt: ParsedPrompt, *, clip_skip: int) -> EncodedPrompt:
+        """As `encode`, but all zeros for an empty prompt where the family was trained so."""
+        encoded = self.encode(prompt, clip_skip=clip_skip)
+        empty = not any(chunk.token_ids for chunk in chunk_prompt(prompt, self.encoders[0].tokenizer))
+        if not (empty and self._rules.zero_empty_negative):
+            return encoded
+        pooled = None if encoded.pooled is None else torch.zeros_like(encoded.pooled)
+        return EncodedPrompt(context=torch.zeros_like(encoded.context), pooled=pooled)
+
     def forget(self) -> None:
-        """Drops cached encodings; needed when the text model's weights change."""
+        """Drops cached encodings; needed when a text model's weights or its `embed` change."""
         self._cache.clear()
 
-    def _encode_chunk(self, chunk: Chunk, clip_skip: int) -> Tensor:
-        device = next(self.model.parameters()).device
-        padding = CHUNK_TOKENS - len(chunk.token_ids)
-        ids = [self.tokenizer.start_id, *chunk.token_ids, self.tokenizer.end_id, *[self._pad_id] * padding]
-        output = self.model(input_ids=torch.tensor([ids], device=device), output_hidden_states=True)
-        hidden: Tensor = output.hidden_states[-1 - clip_skip]
-        encoded: Tensor = self.model.get_submodule("final_layer_norm")(hidden)
-        if neutral(chunk):
-            return encoded
-        weights = torch.tensor([1.0, *chunk.weights, 1.0, *[1.0] * padding], device=device, dtype=torch.float32)
-        return emphasise(encoded, weights)
+    def _encode(self, key: _CacheKey) -> EncodedPrompt:
+        final_norm = self._rules.final_norm
+        rows = [
+            [encoder.encode(chunk, key.layer, final_norm=final_norm) for encoder in self.encoders]
+            for chunk in key.chunks
+        ]
+        context = torch.cat([torch.cat([part.context for part in row], dim=-1) for row in rows], dim=1)
+        pooled = [part.pooled for part in rows[0] if part.pooled is not None]
+        return EncodedPrompt(context=context, pooled=pooled[-1] if pooled else None)
 
 
 def emphasise(encoded: Tensor, weights: Tensor) -> Tensor:
