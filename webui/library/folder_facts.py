@@ -1,0 +1,137 @@
+"""What a diffusers folder is, from its small JSON files and the headers of its weights."""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from webui.errors import UnsupportedModel
+from webui.library.architecture import TEXT_PREFIXES
+from webui.library.checkpoint_facts import Hints, Unet, with_family
+from webui.library.facts import ModelFacts
+from webui.library.families import FAMILIES, AdapterBase
+from webui.library.header import TensorInfo, read_header
+from webui.library.hints import PREDICTION_TYPES
+
+INDEX_FILE = "model_index.json"
+OWN_FILE = "atelier.json"
+"""What our own folders say of themselves: "title", "native_size", "guidance_scale"."""
+LATENT_SCALE = 8
+WEIGHT_SUFFIXES = (".safetensors", ".bin")
+
+
+def folder_facts(path: Path) -> ModelFacts:
+    """Facts of the diffusers folder at `path`. Never raises; `problems` says what is missing or cannot be read."""
+    if not (path / INDEX_FILE).is_file():
+        return ModelFacts(problems=(f"it is a folder without {INDEX_FILE}: no diffusers model",))
+    try:
+        return _facts(path)
+    except UnsupportedModel as error:
+        return ModelFacts(kind="checkpoint", layout="folder", problems=(error.reason,))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError) as error:
+        return ModelFacts(kind="checkpoint", layout="folder", problems=(f"its description cannot be read ({error})",))
+
+
+def _facts(path: Path) -> ModelFacts:
+    index, own = _json(path / INDEX_FILE), _json(path / OWN_FILE)
+    if "unet" not in index:
+        return ModelFacts(problems=(f"it is a {index.get('_class_name', 'model')}, which this program does not run",))
+    config, scheduler = _json(path / "unet" / "config.json"), _json(path / "scheduler" / "scheduler_config.json")
+    facts = ModelFacts(kind="checkpoint", layout="folder", title=str(own.get("title", "")))
+    if not config:
+        return replace(facts, problems=("the folder has no unet/config.json",))
+    if config.get("_class_name") != "UNet2DConditionModel":
+        return replace(facts, problems=(f"its network is a {config.get('_class_name')}, not a UNet2DConditionModel",))
+    has_text = {name: (path / name / "config.json").is_file() for name in ("text_encoder", "text_encoder_2")}
+    facts = with_family(facts, _unet_of(config), _hints(path, index, scheduler, has_text))
+    facts = replace(
+        facts,
+        has_vae=(path / "vae" / "config.json").is_file(),
+        has_text_encoder=any(has_text.values()),
+        native_size=_native_size(config, own) or facts.native_size,
+        guidance_scale=float(own.get("guidance_scale", facts.guidance_scale or 0)) or None,
+    )
+    return _with_weights(facts, path)
+
+
+def _hints(path: Path, index: Mapping[str, Any], scheduler: Mapping[str, Any], has_text: Mapping[str, bool]) -> Hints:
+    text_base: AdapterBase | None = None
+    if has_text["text_encoder_2"]:
+        text_base = "sdxl" if has_text["text_encoder"] else "sdxl-refiner"
+    return Hints(
+        name=f"{path.name} {index.get('_name_or_path') or ''}",
+        metadata={},
+        text_base=text_base,
+        prediction_type=PREDICTION_TYPES.get(str(scheduler.get("prediction_type", "epsilon"))),
+        zero_terminal_snr=bool(scheduler.get("rescale_betas_zero_snr")),
+    )
+
+
+def _unet_of(config: Mapping[str, Any]) -> Unet:
+    width = config.get("cross_attention_dim", 1280)
+    pooled = config.get("projection_class_embeddings_input_dim")
+    takes_pooled = config.get("addition_embed_type") == "text_time" or config.get("class_embed_type") == "projection"
+    return Unet(
+        in_channels=int(config.get("in_channels", 4)),
+        context_width=int(width[0] if isinstance(width, list) else width),
+        num_levels=len(config.get("block_out_channels", ())),
+        linear=bool(config.get("use_linear_projection")),
+        pooled_width=int(pooled) if takes_pooled and pooled else None,
+        has_guidance=bool(config.get("time_cond_proj_dim")),
+    )
+
+
+def _native_size(config: Mapping[str, Any], own: Mapping[str, Any]) -> int | None:
+    if "native_size" in own:
+        return int(own["native_size"])
+    size = config.get("sample_size")
+    return int(size) * LATENT_SCALE if isinstance(size, int) and size > 0 else None
+
+
+def _with_weights(facts: ModelFacts, path: Path) -> ModelFacts:
+    """Counts the weights, and says which parts are missing or damaged."""
+    if facts.problems:
+        return facts
+    parts = ("unet", "vae", *TEXT_PREFIXES[FAMILIES[facts.family].adapter_base])
+    missing = [part for part in parts if not _weights(path / part)]
+    missing += [part for part in ("scheduler",) if not (path / part / "scheduler_config.json").is_file()]
+    files = [file for part in parts for file in _weights(path / part) if file.suffix == ".safetensors"]
+    tensors = [info for file in files for info in _tensors(file)]
+    dtypes = Counter(info.dtype for info in tensors if len(info.shape) > 1)
+    return replace(
+        facts,
+        dtype=dtypes.most_common(1)[0][0] if dtypes else "",
+        num_keys=len(tensors),
+        num_parameters=sum(math.prod(info.shape) for info in tensors),
+        problems=(f"the folder has no {', '.join(missing)}",) if missing else (),
+    )
+
+
+def _tensors(file: Path) -> Iterable[TensorInfo]:
+    try:
+        return read_header(file).tensors.values()
+    except UnsupportedModel as error:
+        raise UnsupportedModel(file, f"{file.parent.name}/{file.name}: {error.reason}", hint=error.hint) from error
+
+
+def _weights(folder: Path) -> list[Path]:
+    """A component's weight files: several if it is sharded, the plain ones where there are variants."""
+    for suffix in WEIGHT_SUFFIXES:
+        found = sorted(folder.glob(f"*{suffix}"))
+        plain = [file for file in found if ".fp16" not in file.name and ".non_ema" not in file.name]
+        if plain or found:
+            return plain or found
+    return []
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """{} if there is no such file. Raises ValueError for what is no JSON object."""
+    if not path.is_file():
+        return {}
+    value = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(value, dict):
+        raise ValueError(f"{path.name} is not a JSON object")
+    return value
