@@ -61,7 +61,7 @@ def _from_text(text: str) -> bytes | None:
 
 
 def _from_pixels(pixels: Pixels) -> bytes | None:
-    halves = _without_border(pixels) & 0x0F
+    halves: Pixels = _without_border(pixels) & np.uint8(0x0F)
     if not halves.size:
         return None
     black = np.flatnonzero(halves.sum(axis=(0, 2)) == 0)
@@ -81,8 +81,8 @@ def _from_pixels(pixels: Pixels) -> bytes | None:
 
 def _without_border(pixels: Pixels) -> Pixels:
     """Without the rows and columns at the edges that have no bright pixel."""
-    bright = (pixels > 0).all(axis=2)
-    rows, columns = np.flatnonzero(bright.any(axis=1)), np.flatnonzero(bright.any(axis=0))
+    bright: NDArray[np.bool_] = np.all(pixels > 0, axis=2)
+    rows, columns = np.flatnonzero(np.any(bright, axis=1)), np.flatnonzero(np.any(bright, axis=0))
     if not len(rows):
         return pixels[:0]
     return pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]

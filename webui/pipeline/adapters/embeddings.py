@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
 
 import numpy as np
 import torch
@@ -24,10 +23,8 @@ from webui.prompt.chunks import CHUNK_TOKENS, Chunk, EmbeddingNames, KnownEmbedd
 PICTURE_SUFFIXES = (".png", ".webp")
 SUFFIXES = (".safetensors", *PICKLE_SUFFIXES, *PICTURE_SUFFIXES)
 
-Part = Literal["*", "clip_l", "clip_g"]
-"""Which encoder vectors are for: SD's only one, SDXL's first or second."""
-
 Parts = Mapping[str, Tensor]
+"""Vectors by the encoder they are for: "*" is SD's only one, "clip_l" SDXL's first and "clip_g" its second."""
 
 ENCODER_OF: Mapping[frozenset[str], Mapping[str, str]] = MappingProxyType(
     {
@@ -97,7 +94,7 @@ def _parts_of(path: Path, content: object) -> Parts:
         nested = getattr(content["string_to_param"], "_parameters", content["string_to_param"])
         return _checked(path, {"*": _only(path, nested if isinstance(nested, Mapping) else {})})
     tensors = {str(name).removeprefix("string_to_param."): value for name, value in content.items()}
-    pair = {part: tensors[part] for part in ("clip_l", "clip_g") if part in tensors}
+    pair: dict[str, object] = {part: tensors[part] for part in ("clip_l", "clip_g") if part in tensors}
     if "clip_g" in pair:
         return _checked(path, pair)
     return _checked(path, {"*": _only(path, tensors)})
