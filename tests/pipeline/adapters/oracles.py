@@ -1,7 +1,7 @@
 """What every type of adapter means, in float64 and as the papers write it: element by element where that is clearest.
 
-Each function gets the tensors of a file (by the ends of their keys), the weight W and the name of the module, and returns
-the weight that training ended with. Written from the definitions, not from the program.
+Each function gets the tensors of a file (by the ends of their keys) and the weight W, and returns the weight that
+training ended with. Written from the definitions, not from the program.
 """
 
 import math
@@ -115,7 +115,7 @@ def _rescaled(t: Arrays, w: Array) -> Array:
 
 
 def _oft(t: Arrays, w: Array) -> Array:
-    """Block-diagonal rotation of the output rows: Qiu et al. 2023, arXiv:2306.07280. Trainers multiply by R transposed."""
+    """Block-diagonal rotation of the output rows: Qiu et al. 2023, arXiv:2306.07280. Trainers take R transposed."""
     rotations = _rotations(t["oft_blocks"], float(t["alpha"]) * len(w))
     count, size, _ = rotations.shape
     whole = np.zeros((len(w), len(w)))

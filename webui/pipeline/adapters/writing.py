@@ -66,9 +66,10 @@ def write_adapter(
 ) -> str:
     """Writes `modules`, whose tensors have our names ("lora_up", "alpha", ...), and returns the file's model hash.
 
-    Factors are stored as `dtype`; an alpha keeps float32, because half precision turns 92.3 into 92.5. `metadata` (ss_*,
-    modelspec.*: the caller's to know) goes in as it is, and with it `sshs_model_hash`, by which programs tell the adapter
-    of a picture. The file appears whole or not at all. Raises StorageError; ValueError for tensors that make no adapter.
+    Factors are stored as `dtype`; an alpha keeps float32, because half precision turns 92.3 into 92.5. `metadata`
+    (ss_*, modelspec.*: the caller's to know) goes in as it is, and with it `sshs_model_hash`, by which programs tell
+    the adapter of a picture. The file appears whole or not at all.
+    Raises StorageError; ValueError for tensors that make no adapter.
     """
     tensors = dict(_tensors(modules, names, dtype))
     digest = _hash_of_weights(save(tensors))
