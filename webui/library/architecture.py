@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from webui.errors import WebUIError
-from webui.library.families import FAMILIES, AdapterBase
+from webui.library.families import FAMILIES
 from webui.library.header import Header
 
 CONFIG_KEY = "atelier.config"
@@ -29,7 +29,7 @@ HEAD_WIDTH = 64
 UNET_PREFIX = "model.diffusion_model."
 VAE_PREFIX = "first_stage_model."
 EMA_PREFIX = "model_ema."
-TEXT_PREFIXES: Mapping[AdapterBase, Mapping[str, tuple[str, bool]]] = MappingProxyType(
+TEXT_PREFIXES: Mapping[str, Mapping[str, tuple[str, bool]]] = MappingProxyType(
     {
         "sd1": {"text_encoder": ("cond_stage_model.transformer.text_model.", False)},
         "sd-custom": {"text_encoder": ("cond_stage_model.transformer.text_model.", False)},

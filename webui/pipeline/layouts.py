@@ -9,8 +9,9 @@ mlfoundations/open_clip (transformer.py), diffusers' UNet2DConditionModel and Au
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 from typing import Any, Literal
+
+from webui.library.architecture import TEXT_PREFIXES
 
 ComponentName = Literal["unet", "vae", "text_encoder", "text_encoder_2"]
 COMPONENT_NAMES: tuple[ComponentName, ...] = ("unet", "vae", "text_encoder", "text_encoder_2")
@@ -35,19 +36,6 @@ class WeightName:
 UNET_PREFIX = "model.diffusion_model."
 VAE_PREFIX = "first_stage_model."
 EMA_PREFIX = "model_ema."
-
-TEXT_PREFIXES: Mapping[str, Mapping[ComponentName, tuple[str, bool]]] = MappingProxyType(
-    {
-        "sd1": {"text_encoder": ("cond_stage_model.transformer.text_model.", False)},
-        "sd2": {"text_encoder": ("cond_stage_model.model.", True)},
-        "sdxl": {
-            "text_encoder": ("conditioner.embedders.0.transformer.text_model.", False),
-            "text_encoder_2": ("conditioner.embedders.1.model.", True),
-        },
-        "sdxl-refiner": {"text_encoder_2": ("conditioner.embedders.0.model.", True)},
-    }
-)
-"""By `Family.adapter_base`: where each text encoder lies in an original file, and whether it has OpenCLIP's names."""
 
 
 def original_weights(component: ComponentName, config: Config, base: str) -> tuple[WeightName, ...]:

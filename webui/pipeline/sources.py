@@ -12,13 +12,12 @@ from types import MappingProxyType
 from typing import Any
 
 from webui.errors import UnsupportedModel, WebUIError
-from webui.library.architecture import component_configs
+from webui.library.architecture import TEXT_PREFIXES, component_configs
 from webui.library.catalog import CheckpointInfo
 from webui.library.families import FAMILIES
 from webui.pipeline.component_source import ComponentSource, Origin
 from webui.pipeline.layouts import (
     COMPONENT_NAMES,
-    TEXT_PREFIXES,
     UNET_PREFIX,
     VAE_PREFIX,
     ComponentName,
