@@ -56,6 +56,10 @@ class UnsupportedModel(WebUIError):
         self.reason = reason
 
 
+class AdapterMismatch(WebUIError):
+    """An adapter that was made for another model than the one it is put on."""
+
+
 class OutOfDeviceMemory(WebUIError):
     """The device has not enough memory, even for the smallest batch."""
 
