@@ -437,6 +437,11 @@ def write_diffusers_file(
 
 def original_tensors(sizes: Sizes, *, dtype: str = "F16", seed: int = 0) -> dict[str, Tensor]:
     """The tensors of a small file of the original layout, as `write_original_layout` writes them."""
+    return dict(_original_tensors(sizes, dtype, seed))
+
+
+@cache
+def _original_tensors(sizes: Sizes, dtype: str, seed: int) -> Mapping[str, Tensor]:
     shapes = {f"model.diffusion_model.{name}": shape for name, shape in unet_shapes(sizes).items()}
     shapes |= {f"first_stage_model.{name}": shape for name, shape in vae_shapes(sizes).items()} | text_shapes(sizes)
     return random_tensors(shapes, dtype=dtype, seed=seed)

@@ -1,24 +1,21 @@
 """The weights of one network in its files: under the network's own names, opened lazily, in the file's dtype."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from webui.library.header import TensorInfo
 from webui.pipeline.layouts import Config, Transform
+from webui.pipeline.networks import effective_config
 from webui.pipeline.weight_files import WeightFile, byte_view
 
 THIRDS: Mapping[Transform, int] = MappingProxyType({"first_third": 0, "second_third": 1, "last_third": 2})
-COSMETIC_CONFIG = ("transformers_version", "torch_dtype", "dtype", "architectures", "model_type", "sample_size")
-"""Entries that change nothing in the network."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,21 +35,21 @@ class ComponentSource:
         self.name = name
         self.path = path
         self.config = config
-        self._origins = origins
+        self.origins = origins
 
     def names(self) -> Sequence[str]:
         """Names of the weights, as in the network's own state dict."""
-        return tuple(self._origins)
+        return tuple(self.origins)
 
     def info(self, name: str) -> TensorInfo:
         """Type and shape of a weight, from the file's header alone. Raises KeyError."""
-        origin = self._origins[name]
+        origin = self.origins[name]
         info = origin.file.header.tensors[origin.key]
         return TensorInfo(info.dtype, _shape(info.shape, origin.transform))
 
     def tensor(self, name: str) -> Tensor:
         """A weight in the file's dtype and the network's shape. Raises KeyError, or UnsupportedModel on reading."""
-        origin = self._origins[name]
+        origin = self.origins[name]
         return transformed(origin.file.tensor(origin.key), origin.transform)
 
     @cached_property
@@ -62,12 +59,12 @@ class ComponentSource:
         Components that are shared keep the key of the file they were first read from, see `same_content`.
         """
         files = sorted(":".join(map(str, file.stamp)) for file in self._files())
-        first = next(iter(self._origins.values())).key if self._origins else ""
+        first = next(iter(self.origins.values())).key if self.origins else ""
         return "|".join((self.name, *files, first))
 
     @property
     def num_values(self) -> int:
-        return sum(math.prod(self.info(name).shape) for name in self._origins)
+        return sum(math.prod(self.info(name).shape) for name in self.origins)
 
     def open(self) -> None:
         """Maps the files now, so that `tensor` may be called from several threads. Raises UnsupportedModel."""
@@ -80,7 +77,7 @@ class ComponentSource:
             file.close()
 
     def _files(self) -> list[WeightFile]:
-        return list({id(origin.file): origin.file for origin in self._origins.values()}.values())
+        return list({id(origin.file): origin.file for origin in self.origins.values()}.values())
 
 
 def transformed(tensor: Tensor, transform: Transform) -> Tensor:
@@ -109,23 +106,14 @@ def same_content(one: ComponentSource, other: ComponentSource) -> bool:
     """
     if one.key == other.key:
         return True
-    if one.name != other.name or _plain(one.config) != _plain(other.config) or set(one.names()) != set(other.names()):
+    if one.name != other.name or set(one.names()) != set(other.names()):
+        return False
+    if effective_config(one.name, one.config) != effective_config(other.name, other.config):
         return False
     names = sorted(one.names(), key=lambda name: math.prod(one.info(name).shape))
     if any(one.info(name) != other.info(name) for name in names):
         return False
     return all(torch.equal(byte_view(one.tensor(name)), byte_view(other.tensor(name))) for name in names)
-
-
-def _plain(config: Config) -> dict[str, Any]:
-    """`config` without what changes nothing, as JSON would give it back."""
-    kept = {
-        key: value
-        for key, value in config.items()
-        if not key.startswith("_") and key not in COSMETIC_CONFIG and value is not None
-    }
-    plain: dict[str, Any] = json.loads(json.dumps(kept, default=str))
-    return plain
 
 
 def _shape(shape: tuple[int, ...], transform: Transform) -> tuple[int, ...]:

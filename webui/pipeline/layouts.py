@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from webui.library.architecture import TEXT_PREFIXES
+from webui.library.architecture import EMA_PREFIX, TEXT_PREFIXES, UNET_PREFIX, VAE_PREFIX
+from webui.library.families import AdapterBase
 
 ComponentName = Literal["unet", "vae", "text_encoder", "text_encoder_2"]
 COMPONENT_NAMES: tuple[ComponentName, ...] = ("unet", "vae", "text_encoder", "text_encoder_2")
@@ -33,12 +34,7 @@ class WeightName:
     transform: Transform = "same"
 
 
-UNET_PREFIX = "model.diffusion_model."
-VAE_PREFIX = "first_stage_model."
-EMA_PREFIX = "model_ema."
-
-
-def original_weights(component: ComponentName, config: Config, base: str) -> tuple[WeightName, ...]:
+def original_weights(component: ComponentName, config: Config, base: AdapterBase) -> tuple[WeightName, ...]:
     """Every weight of `component` with its full name in an original file of a family with `adapter_base` `base`.
 
     Raises KeyError for a text encoder that such files do not have.

@@ -5,21 +5,16 @@ precision on its way into memory of its own, so that a file that is changed or r
 Nothing is ever fetched from a network.
 """
 
-import inspect
 import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from types import MappingProxyType
-from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from webui.errors import UnsupportedModel
 from webui.pipeline.component_source import ComponentSource
-from webui.pipeline.layouts import Config, has_projection
+from webui.pipeline.networks import make_network
 
 Prepare = Callable[[nn.Module], None]
 """What is done once to a network that was just read."""
@@ -48,7 +43,7 @@ def checked_network(source: ComponentSource) -> nn.Module:
     """
     try:
         with torch.device("meta"):
-            model = _NETWORKS[source.name](source.config)
+            model = make_network(source.name, source.config)
     except (TypeError, ValueError, KeyError, AttributeError, IndexError) as error:
         raise UnsupportedModel(source.path, f"{source.name}/config.json does not fit ({error})") from error
     _check_names(source, _shapes(model))
@@ -68,33 +63,6 @@ def filled(model: nn.Module, source: ComponentSource, dtype: torch.dtype, device
 def size_bytes(source: ComponentSource, dtype: torch.dtype) -> int:
     """Memory that the network of `source` takes in `dtype`."""
     return source.num_values * dtype.itemsize
-
-
-def _diffusers(kind: type[Any]) -> Callable[[Config], nn.Module]:
-    known = inspect.signature(kind.__init__).parameters
-
-    def make(config: Config) -> nn.Module:
-        model: nn.Module = kind(**{key: value for key, value in config.items() if key in known})
-        return model
-
-    return make
-
-
-def _text_model(config: Config) -> nn.Module:
-    kind = CLIPTextModelWithProjection if has_projection(config) else CLIPTextModel
-    model: nn.Module = kind(CLIPTextConfig.from_dict(dict(config)))
-    return model
-
-
-_NETWORKS: Mapping[str, Callable[[Config], nn.Module]] = MappingProxyType(
-    {
-        "unet": _diffusers(UNet2DConditionModel),
-        "vae": _diffusers(AutoencoderKL),
-        "tiny_decoder": _diffusers(AutoencoderTiny),
-        "text_encoder": _text_model,
-        "text_encoder_2": _text_model,
-    }
-)
 
 
 def _check_names(source: ComponentSource, expected: Mapping[str, tuple[int, ...]]) -> None:

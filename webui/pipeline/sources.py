@@ -12,14 +12,12 @@ from types import MappingProxyType
 from typing import Any
 
 from webui.errors import UnsupportedModel, WebUIError
-from webui.library.architecture import TEXT_PREFIXES, component_configs
+from webui.library.architecture import TEXT_PREFIXES, UNET_PREFIX, VAE_PREFIX, component_configs
 from webui.library.catalog import CheckpointInfo
-from webui.library.families import FAMILIES
+from webui.library.families import FAMILIES, AdapterBase
 from webui.pipeline.component_source import ComponentSource, Origin
 from webui.pipeline.layouts import (
     COMPONENT_NAMES,
-    UNET_PREFIX,
-    VAE_PREFIX,
     ComponentName,
     Config,
     WeightName,
@@ -152,7 +150,9 @@ def _file_component(
     return None
 
 
-def _original_namings(name: ComponentName, config: Config, base: str) -> Iterator[tuple[str, Sequence[WeightName]]]:
+def _original_namings(
+    name: ComponentName, config: Config, base: AdapterBase
+) -> Iterator[tuple[str, Sequence[WeightName]]]:
     """(prefix, weights with their full names in the file), the usual naming first."""
     if name == "unet":
         weights = unet_weights(config)
