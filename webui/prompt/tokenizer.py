@@ -1,4 +1,4 @@
-"""CLIP's byte-level BPE tokenizer, read from a checkpoint's `vocab.json` and `merges.txt`.
+"""CLIP's byte-level BPE tokenizer, read from a checkpoint's `vocab.json` and `merges.txt`, or from merges alone.
 
 Gives bare token ids, without start and end marks and without any limit on length. Source: Radford et al. 2021
 (arXiv:2103.00020), in the file format of the CLIP release.
@@ -20,11 +20,12 @@ class ClipTokenizer:
     """`start_id` and `end_id` frame every chunk; `pad_id` fills it up; `comma_id` is None if there is no such token."""
 
     def __init__(self, folder: Path) -> None:
-        """`folder` holds vocab.json and merges.txt. Raises UnsupportedModel if they are missing or damaged."""
+        """`folder` holds merges.txt and, where ids are in another order than CLIP's own, vocab.json.
+
+        Raises UnsupportedModel if they are missing or damaged.
+        """
         try:
-            model = BPE.from_file(
-                str(folder / "vocab.json"), str(folder / "merges.txt"), unk_token=END, end_of_word_suffix="</w>"
-            )
+            model = _bpe(folder)
         except Exception as error:  # the library raises bare Exception
             raise UnsupportedModel(folder, f"its vocabulary cannot be read ({error})") from error
         self._tokenizer = Tokenizer(model)
@@ -50,3 +51,21 @@ class ClipTokenizer:
         if token_id is None:
             raise UnsupportedModel(folder, f"its vocabulary has no {token}")
         return int(token_id)
+
+
+def _bpe(folder: Path) -> BPE:
+    options = {"unk_token": END, "end_of_word_suffix": "</w>"}
+    vocabulary, merges = folder / "vocab.json", folder / "merges.txt"
+    if vocabulary.is_file():
+        return BPE.from_file(str(vocabulary), str(merges), **options)
+    lines = merges.read_text(encoding="utf-8").splitlines()
+    pairs = [(left, right) for left, right in (line.split() for line in lines if not line.startswith("#version"))]
+    letters = _byte_letters()
+    tokens = [*letters, *(f"{letter}</w>" for letter in letters), *(left + right for left, right in pairs), START, END]
+    return BPE({token: number for number, token in enumerate(tokens)}, pairs, **options)
+
+
+def _byte_letters() -> list[str]:
+    """The printable stand-ins of the 256 bytes, in the order of CLIP's ids (Radford et al. 2019)."""
+    plain = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    return [chr(byte) for byte in plain] + [chr(256 + number) for number in range(256 - len(plain))]
