@@ -14,6 +14,7 @@ from webui.generation.run import Generator
 from webui.images.store import ImageStore
 from webui.jobs.cancel import CancelToken
 from webui.jobs.events import JobEvent
+from webui.library.catalog import Library
 from webui.pipeline.device import Device
 from webui.pipeline.manager import PipelineManager
 from webui.settings import CHECKOUT
@@ -42,8 +43,13 @@ def starter_dir() -> Path:
 
 
 @pytest.fixture(scope="session")
-def manager(tiny_models_dir: Path) -> PipelineManager:
-    return PipelineManager([tiny_models_dir, CHECKOUT / "models"], CPU)
+def library(tiny_models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Library:
+    return Library([tiny_models_dir, CHECKOUT / "models"], tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def manager(library: Library) -> PipelineManager:
+    return PipelineManager(library, CPU)
 
 
 Generate = Callable[..., list[ImageReady]]

@@ -1,5 +1,6 @@
 """What front ends rely on: requests that survive the queue, token counts, settings found in pictures."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -92,8 +93,8 @@ def test_a_damaged_starter_fails_its_own_jobs_only(tiny_models_dir: Path, starte
     checkpoints.mkdir(parents=True)
     (checkpoints / "tiny").symlink_to(tiny_models_dir / "checkpoints" / "tiny")
     damaged = shutil.copytree(starter_dir, checkpoints / "starter")
-    weights = next((damaged / "unet").glob("*.safetensors"))
-    weights.write_bytes(weights.read_bytes()[:10_000])
+    config = damaged / "text_encoder" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"intermediate_size": 100}))
     services = Services(load_settings(data_dir=tmp_path, device="cpu", dtype="fp32"))
     worker = Worker(services.queue, lambda: build_runners(services))
     broken = services.generate(request(checkpoint="starter"), owner="me")

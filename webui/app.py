@@ -13,7 +13,8 @@ from webui.errors import InvalidRequest, StorageError, WebUIError
 from webui.generation.events import ImageReady
 from webui.images.store import ImageStore
 from webui.jobs.worker import JobContext, Runner, Worker
-from webui.services import GENERATE, Services, models_dirs
+from webui.library.catalog import Library
+from webui.services import GENERATE, Services
 from webui.settings import Settings
 
 if TYPE_CHECKING:
@@ -29,8 +30,8 @@ STARTER = "starter"
 """The checkpoint that ships with the program."""
 
 
-def build_generator(settings: Settings, store: ImageStore) -> "Generator":
-    """The engine, which saves into `store`.
+def build_generator(settings: Settings, library: Library, store: ImageStore) -> "Generator":
+    """The engine, which runs models of `library` and saves into `store`.
 
     Imports torch, so it is called where the device is used: on the worker, or by the command line.
     """
@@ -42,13 +43,13 @@ def build_generator(settings: Settings, store: ImageStore) -> "Generator":
     device = choose_device(settings.device, settings.dtype)
     if device.is_cpu:
         keep_freed_memory()
-    manager = PipelineManager(models_dirs(settings), device)
+    manager = PipelineManager(library, device)
     return Generator(manager, store)
 
 
 def build_runners(services: Services) -> Mapping[str, Runner]:
     """What the worker can run, by kind of job."""
-    generator = build_generator(services.settings, services.outputs)
+    generator = build_generator(services.settings, services.library, services.outputs)
     preload_starter(generator, services)
 
     def run_generation(context: JobContext) -> None:

@@ -126,22 +126,23 @@ def _generate(options: argparse.Namespace) -> None:
     from webui.command_generate import CommandReport, request_from_options
     from webui.images.store import ImageStore
     from webui.jobs.cancel import CancelToken
-    from webui.services import models_dirs, with_seed
+    from webui.services import build_library, with_seed
 
     settings = _settings_of(options)
+    library = build_library(settings)
     given = {field: getattr(options, field) for field, _ in GENERATE_OPTIONS.values()}
     request = request_from_options(
         {key: value for key, value in given.items() if value is not None} | {"mask_inverted": options.mask_inverted},
         init=options.init,
         mask=options.mask,
-        models_dirs=models_dirs(settings),
+        checkpoints=library.checkpoints(),
         max_pixels=settings.max_image_pixels,
     )
     if options.output is None:
         prepare_data_dir(settings)
     store = ImageStore(options.output or settings.outputs_dir)
     report = CommandReport(sys.stderr)
-    generator = build_generator(settings, store)
+    generator = build_generator(settings, library, store)
     for ready in generator.generate(with_seed(request), report=report, cancel=CancelToken(), previews=False):
         print(json.dumps({"path": ready.path, "seed": ready.seed}) if options.json else ready.path)
 

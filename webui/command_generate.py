@@ -13,7 +13,7 @@ from webui.generation.request import GenerationRequest
 from webui.images.masks import load_mask
 from webui.images.reading import flatten, open_image
 from webui.jobs.events import JobEvent, Progress
-from webui.library.catalog import list_checkpoints
+from webui.library.catalog import CheckpointInfo
 
 SIZE_STEP_PX = 8
 
@@ -23,7 +23,7 @@ def request_from_options(
     *,
     init: Path | None,
     mask: Path | None,
-    models_dirs: Sequence[Path],
+    checkpoints: Sequence[CheckpointInfo],
     max_pixels: int,
 ) -> GenerationRequest:
     """`values` are fields of `Parameters` as typed.
@@ -32,7 +32,7 @@ def request_from_options(
     """
     if mask is not None and init is None:
         raise InvalidRequest("mask", "--mask needs a picture to paint on.", hint="Add --init PICTURE.")
-    usable = [info for info in list_checkpoints(models_dirs) if not info.problem]
+    usable = [info for info in checkpoints if not info.problem]
     if not usable:
         raise ModelNotFound("checkpoint", str(values.get("checkpoint", "starter")), [])
     preferred = {info.name: info for info in usable}

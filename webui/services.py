@@ -14,7 +14,7 @@ from webui.generation.request import MAX_SEED, GenerationRequest, Inpaint
 from webui.images.metadata import read_metadata
 from webui.images.store import ImageStore, InputStore
 from webui.jobs.queue import JobHandle, JobQueue
-from webui.library.catalog import CheckpointInfo, find_checkpoint, list_checkpoints
+from webui.library.catalog import CheckpointInfo, Library
 from webui.prompt.chunks import count_tokens
 from webui.prompt.grammar import parse_prompt
 from webui.prompt.tokenizer import ClipTokenizer
@@ -29,7 +29,7 @@ class Services:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.models_dirs = models_dirs(settings)
+        self.library = build_library(settings)
         self.outputs = ImageStore(settings.outputs_dir)
         self.inputs = InputStore(settings.inputs_dir)
         self.queue = JobQueue(settings.database, event_types=GENERATION_EVENTS)
@@ -37,11 +37,11 @@ class Services:
 
     def checkpoints(self) -> list[CheckpointInfo]:
         """All checkpoints, the unusable ones last with their problem."""
-        return list_checkpoints(self.models_dirs)
+        return self.library.checkpoints()
 
     def generate(self, request: GenerationRequest, *, owner: str) -> JobHandle:
         """Queues `request`; a missing seed is drawn here. Raises ModelNotFound or UnsupportedModel at once."""
-        find_checkpoint(request.checkpoint, self.models_dirs)
+        self.library.find_checkpoint(request.checkpoint)
         return self.queue.submit(GENERATE, self._to_payload(with_seed(request)), owner=owner)
 
     def request_of(self, job_id: str) -> GenerationRequest:
@@ -59,7 +59,7 @@ class Services:
 
     def count_tokens(self, text: str, checkpoint: str) -> tuple[int, int]:
         """(tokens of `text`, tokens at which the next chunk starts), by the checkpoint's tokenizer."""
-        info = find_checkpoint(checkpoint, self.models_dirs)
+        info = self.library.find_checkpoint(checkpoint)
         if info.path not in self._tokenizers:
             self._tokenizers[info.path] = ClipTokenizer(info.path / "tokenizer")
         return count_tokens(parse_prompt(text), self._tokenizers[info.path])
@@ -86,6 +86,7 @@ class Services:
         self.inputs.discard_unused(keep)
 
     def close(self) -> None:
+        self.library.close()
         self.queue.close()
 
     def _to_payload(self, request: GenerationRequest) -> dict[str, Any]:
@@ -95,6 +96,11 @@ class Services:
         if isinstance(request.init, Inpaint):
             payload["mask"] = self.inputs.put(request.init.mask.image)
         return payload
+
+
+def build_library(settings: Settings) -> Library:
+    """All models that this program can use."""
+    return Library(models_dirs(settings), settings.cache_dir)
 
 
 def models_dirs(settings: Settings) -> tuple[Path, ...]:

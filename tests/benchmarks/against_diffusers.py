@@ -144,11 +144,13 @@ def time_ours(task: str, case: Case, output: Path) -> Timing:
     from webui.images.store import ImageStore
     from webui.jobs.cancel import CancelToken
     from webui.jobs.events import JobEvent, Progress
+    from webui.services import build_library
     from webui.settings import load_settings
 
     checkpoint = Path(case.checkpoint)
     data_dir = checkpoint.parents[2] if checkpoint.parent.name == "checkpoints" else ROOT
-    generator = build_generator(load_settings(data_dir=data_dir), ImageStore(output))
+    settings = load_settings(data_dir=data_dir)
+    generator = build_generator(settings, build_library(settings), ImageStore(output))
     generator.preload(checkpoint.name)
     load_seconds = time.perf_counter() - start
 

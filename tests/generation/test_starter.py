@@ -9,7 +9,7 @@ from PIL import Image, ImageFilter
 
 from tests.conftest import Generate
 from webui.generation.request import GenerationRequest, Img2Img, Inpaint, MaskSpec, Sampling
-from webui.library.catalog import describe
+from webui.library.catalog import Library
 from webui.pipeline.samplers import SAMPLERS
 
 COLOURS = {"red": (205, 35, 35), "blue": (40, 80, 205), "green": (50, 140, 55), "yellow": (250, 210, 50)}
@@ -84,9 +84,8 @@ def test_inpainting_paints_the_prompt_into_the_mask_without_a_seam(generate: Gen
     assert seam < 25
 
 
-def test_the_starter_tells_what_it_can(starter_dir: Path) -> None:
-    info = describe(starter_dir)
-    assert info.problem == ""
+def test_the_starter_tells_what_it_can(starter_dir: Path, library: Library) -> None:
+    info = library.find_checkpoint("starter")
     assert info.native_size == 128
     assert len(info.example_prompts) >= 12
     assert info.sample_image is not None

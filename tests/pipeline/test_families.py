@@ -35,7 +35,7 @@ from webui.generation.run import Generator
 from webui.images.store import ImageStore
 from webui.jobs.cancel import CancelToken
 from webui.jobs.events import JobEvent
-from webui.library.catalog import CheckpointInfo
+from webui.library.catalog import CheckpointInfo, Library
 from webui.pipeline.denoiser import LatentBlend
 from webui.pipeline.manager import PipelineManager
 from webui.pipeline.model import Model
@@ -77,9 +77,9 @@ def load(tmp_path_factory: pytest.TempPathFactory) -> Load:
             for text_encoder in folder.glob("text_encoder*"):
                 change_config(text_encoder, {"eos_token_id": tokens_of(text_encoder) - 1})
             info = CheckpointInfo(name=family, title=family, path=folder, family=family, native_size=SIDE)
-            manager = PipelineManager([folder], CPU)
+            manager = PipelineManager(Library([], folder / "cache"), CPU)
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr("webui.pipeline.manager.find_checkpoint", lambda name, models_dirs, info=info: info)
+                patch.setattr(Library, "find_checkpoint", lambda library, name, info=info: info)
                 models[key] = manager.load(family)
         return models[key]
 

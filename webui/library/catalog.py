@@ -1,124 +1,263 @@
-"""Which checkpoints there are, read from their folders' small JSON files alone. Imports no torch."""
+"""Which models there are: a list per kind that is always up to date, and models by name. Imports no torch."""
 
-import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from difflib import get_close_matches
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from webui.errors import ModelNotFound, UnsupportedModel
-from webui.library.families import PredictionType
+from webui.library.entries import (
+    DEFAULT_GUIDANCE_SCALE,
+    DEFAULT_NATIVE_SIZE_PX,
+    DEFAULT_STEPS,
+    NOTHING_BESIDE,
+    CheckpointInfo,
+    ModelFile,
+    checkpoint_info,
+    look_into,
+    model_file,
+)
+from webui.library.hashes import Hasher
+from webui.library.index import Hashes, Known, ModelIndex
+from webui.library.names import Named, NameTable
+from webui.library.scan import DIFFUSERS_INDEX, PICTURES, ROOMS, FoundFile, RoomKind, Stamp, found_folder, scan
+from webui.library.sidecars import Sidecar, read_sidecars, write_notes, write_preview
 
-METADATA_FILE = "atelier.json"
-DEFAULT_NATIVE_SIZE_PX = 512
-DEFAULT_GUIDANCE_SCALE = 7.0
-DEFAULT_STEPS = 20
+__all__ = [
+    "DEFAULT_GUIDANCE_SCALE",
+    "DEFAULT_NATIVE_SIZE_PX",
+    "DEFAULT_STEPS",
+    "CheckpointInfo",
+    "Library",
+    "ModelFile",
+]
+
+STARTER = "starter"
+RESCAN_S = 1.0
+"""A list that is younger than this is not made again."""
+INDEX_FILE = "models.db"
+EXTERNAL_VAE = ".vae"
+"""`name.vae.safetensors` beside a checkpoint is an autoencoder."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CheckpointInfo:
-    """A checkpoint as the list shows it. `problem` says why it can't be used; empty if it can."""
+@dataclass(frozen=True, slots=True)
+class _Shelf:
+    """The models of one kind at one moment. `checkpoints` has what only checkpoints have, by path."""
 
-    name: str
-    title: str
-    path: Path
-    family: str = "sd15"
-    """The id of a row of `families.FAMILIES`."""
-    prediction_type: PredictionType = "epsilon"
-    zero_terminal_snr: bool = False
-    native_size: int = DEFAULT_NATIVE_SIZE_PX
-    guidance_scale: float = DEFAULT_GUIDANCE_SCALE
-    num_inference_steps: int = DEFAULT_STEPS
-    problem: str = ""
-    example_prompts: tuple[str, ...] = ()
-    sample_negative_prompt: str = ""
-    sample_image: Path | None = None
-    sample_caption: str = ""
+    found: Sequence[FoundFile]
+    files: Mapping[Path, ModelFile]
+    names: NameTable[ModelFile]
+    checkpoints: Mapping[Path, CheckpointInfo]
+    seen_at: float
 
 
-def list_checkpoints(models_dirs: Iterable[Path]) -> list[CheckpointInfo]:
-    """Checkpoints of `models_dir/checkpoints` and of `models_dir/starter`, by name; the first of equal names counts."""
-    found: dict[str, CheckpointInfo] = {}
+class Library:
+    """The models below `models_dirs`, the first of equal paths. New, changed and removed files are seen by themselves.
+
+    Thread-safe. What files hold is kept in `cache_dir`, so that a header is read once.
+    """
+
+    def __init__(self, models_dirs: Sequence[Path], cache_dir: Path) -> None:
+        self.models_dirs = tuple(models_dirs)
+        self._index = ModelIndex(cache_dir / INDEX_FILE)
+        self._lock = threading.RLock()
+        self._shelves: dict[RoomKind, _Shelf] = {}
+        self._notes: dict[Path, tuple[Mapping[Path, int], Sidecar]] = {}
+        self._hasher: Hasher | None = None
+        self._born = secrets.token_hex(4)
+        self._num_changes = 0
+
+    def checkpoints(self) -> list[CheckpointInfo]:
+        """All checkpoints by name, the unusable ones last with their problem."""
+        infos = self._shelf("checkpoint").checkpoints.values()
+        return sorted(infos, key=lambda info: (bool(info.problem), info.name.lower()))
+
+    def adapters(self) -> list[ModelFile]:
+        """LoRAs and their relatives."""
+        return self.files("adapter")
+
+    def embeddings(self) -> list[ModelFile]:
+        return self.files("embedding")
+
+    def vaes(self) -> list[ModelFile]:
+        """Autoencoders, also those beside a checkpoint as `name.vae.safetensors`."""
+        return self.files("vae")
+
+    def hypernetworks(self) -> list[ModelFile]:
+        return self.files("hypernetwork")
+
+    def files(self, kind: RoomKind) -> list[ModelFile]:
+        """All models of one kind by location, the unusable ones with their problem."""
+        return list(self._shelf(kind).files.values())
+
+    def find_checkpoint(self, name: str) -> CheckpointInfo:
+        """Raises ModelNotFound with close matches, or UnsupportedModel with the problem."""
+        path = self._find("checkpoint", name).path
+        return self._shelf("checkpoint").checkpoints[path]
+
+    def find_adapter(self, name: str) -> ModelFile:
+        """By file name, path below `loras`, or the name its maker gave it. Raises ModelNotFound or UnsupportedModel."""
+        return self._find("adapter", name)
+
+    def find_embedding(self, name: str) -> ModelFile:
+        """As `find_adapter`."""
+        return self._find("embedding", name)
+
+    def find_vae(self, name: str) -> ModelFile:
+        """As `find_adapter`."""
+        return self._find("vae", name)
+
+    def find_hypernetwork(self, name: str) -> ModelFile:
+        """As `find_adapter`."""
+        return self._find("hypernetwork", name)
+
+    def file(self, model_id: str) -> ModelFile:
+        """Raises ModelNotFound."""
+        for kind in ROOMS:
+            for file in self._shelf(kind).files.values():
+                if file.id == model_id:
+                    return file
+        raise ModelNotFound("model", model_id, [])
+
+    def checkpoint_of(self, file: ModelFile) -> CheckpointInfo | None:
+        """What only checkpoints have; None for every other kind."""
+        return self._shelf("checkpoint").checkpoints.get(file.path) if file.kind == "checkpoint" else None
+
+    def stamp(self) -> str:
+        """Changes whenever any of the lists does."""
+        with self._lock:
+            return f"{self._born}-{self._num_changes}"
+
+    def write_notes(self, file: ModelFile, changes: Mapping[str, Any]) -> None:
+        """Some of `sidecars.EDITABLE`, by name. Raises InvalidRequest or StorageError."""
+        with self._lock:
+            write_notes(file.path, changes)
+            self._shelf(file.kind, max_age_s=0)
+
+    def write_preview(self, file: ModelFile, picture: Image.Image) -> None:
+        """Raises StorageError."""
+        with self._lock:
+            write_preview(file.path, picture)
+            self._shelf(file.kind, max_age_s=0)
+
+    def hashes_of(self, file: ModelFile) -> Hashes | None:
+        """None until they are known; never waits."""
+        return self._index.hashes(file.stamp)
+
+    def sha256_of(self, path: Path) -> str | None:
+        """In lower case hex; None until it is known. Never waits for it to be computed."""
+        try:
+            stat = path.stat()
+        except OSError:
+            return None
+        hashes = self._index.hashes(Stamp(path, stat.st_size, stat.st_mtime_ns))
+        return hashes.sha256 if hashes else None
+
+    def start_hashing(self, busy: Callable[[], bool]) -> None:
+        """Hashes every file in the background, while `busy` says no."""
+        self._hasher = Hasher(self._index, self._without_hash, busy)
+        self._hasher.start()
+
+    def refresh(self) -> None:
+        """Looks into the folders now, whenever that was done last."""
+        with self._lock:
+            for kind in self._shelves:
+                self._shelf(kind, max_age_s=0)
+
+    def close(self) -> None:
+        if self._hasher is not None:
+            self._hasher.stop()
+        self._index.close()
+
+    def _find(self, kind: RoomKind, name: str) -> ModelFile:
+        file = self._shelf(kind).names.find(name) or self._shelf(kind, max_age_s=0).names.find(name)
+        if file is None:
+            raise ModelNotFound(ROOMS[kind].word, name, self._shelf(kind).names.close_matches(name))
+        if file.problem:
+            raise UnsupportedModel(file.path, file.problem)
+        return file
+
+    def _shelf(self, kind: RoomKind, max_age_s: float = RESCAN_S) -> _Shelf:
+        with self._lock:
+            old = self._shelves.get(kind)
+            if old is not None and time.monotonic() - old.seen_at < max_age_s:
+                return old
+            found = list(_found(kind, self.models_dirs))
+            if old is not None and found == old.found:
+                shelf = replace(old, seen_at=time.monotonic())
+            else:
+                shelf = self._filled(kind, found)
+                self._num_changes += 1
+            self._shelves[kind] = shelf
+            return shelf
+
+    def _filled(self, kind: RoomKind, found: Sequence[FoundFile]) -> _Shelf:
+        known = self._known(found)
+        kept = [file for file in found if not _is_stray_picture(kind, file, known[file.path])]
+        paths = NameTable([Named(item=file, path=file.name, alias=known[file.path].alias) for file in kept])
+        files = {
+            file.path: model_file(kind, file, known[file.path], paths.name_of(file.name), self._notes_of(file))
+            for file in kept
+        }
+        names = NameTable([Named(item=file, path=file.location, alias=file.alias) for file in files.values()])
+        checkpoints = {path: checkpoint_info(file) for path, file in files.items()} if kind == "checkpoint" else {}
+        return _Shelf(found, files, names, checkpoints, time.monotonic())
+
+    def _known(self, found: Sequence[FoundFile]) -> dict[Path, Known]:
+        """What each file holds; headers are read of new and changed files only."""
+        known: dict[Path, Known] = {}
+        news: list[tuple[Stamp, Known]] = []
+        for file in found:
+            old = self._index.known(file.stamp)
+            if old is None:
+                old = look_into(file.path)
+                news.append((file.stamp, old))
+            known[file.path] = old
+        self._index.learn(news)
+        return known
+
+    def _without_hash(self) -> list[Stamp]:
+        files = [file for kind in ROOMS for file in self.files(kind)]
+        return [file.stamp for file in files if self.hashes_of(file) is None and not file.path.is_dir()]
+
+    def _notes_of(self, file: FoundFile) -> Sidecar:
+        """Read again only when a file beside the model has changed."""
+        if not file.sidecars:
+            return NOTHING_BESIDE
+        old = self._notes.get(file.path)
+        if old is None or old[0] != file.sidecars:
+            old = (file.sidecars, read_sidecars(file.sidecars))
+            self._notes[file.path] = old
+        return old[1]
+
+
+def _found(kind: RoomKind, models_dirs: Sequence[Path]) -> Iterator[FoundFile]:
+    """The first of equal names counts."""
+    taken: set[str] = set()
     for models_dir in models_dirs:
-        for path in _candidates(models_dir):
-            info = describe(path)
-            found.setdefault(info.name, info)
-    return sorted(found.values(), key=lambda info: (bool(info.problem), info.name.lower()))
+        for file in _found_in(kind, models_dir):
+            if file.name not in taken:
+                taken.add(file.name)
+                yield file
 
 
-def find_checkpoint(name: str, models_dirs: Iterable[Path]) -> CheckpointInfo:
-    """The checkpoint called `name`. Raises ModelNotFound with close matches, or UnsupportedModel with the problem."""
-    known = {info.name: info for info in list_checkpoints(models_dirs)}
-    if name not in known:
-        raise ModelNotFound("checkpoint", name, get_close_matches(name, known) or list(known)[:5])
-    info = known[name]
-    if info.problem:
-        raise UnsupportedModel(info.path, info.problem)
-    return info
+def _found_in(kind: RoomKind, models_dir: Path) -> list[FoundFile]:
+    room = ROOMS[kind]
+    found = scan(models_dir / room.folder, room.suffixes)
+    if kind == "checkpoint":
+        found = [file for file in found if not file.name.lower().endswith(EXTERNAL_VAE)]
+        starter = models_dir / STARTER
+        return [*found, found_folder(starter, STARTER)] if (starter / DIFFUSERS_INDEX).is_file() else found
+    if kind == "vae":
+        beside = scan(models_dir / ROOMS["checkpoint"].folder, room.suffixes)
+        return [*found, *(file for file in beside if file.name.lower().endswith(EXTERNAL_VAE))]
+    return found
 
 
-def describe(path: Path) -> CheckpointInfo:
-    """What can be said of the checkpoint at `path` without reading its weights. Never raises."""
-    name = path.name if path.is_dir() else path.stem
-    try:
-        metadata = _read_json(path / METADATA_FILE) if (path / METADATA_FILE).is_file() else {}
-        return CheckpointInfo(
-            name=name,
-            title=str(metadata.get("title", name)),
-            path=path,
-            native_size=_native_size(path, metadata),
-            guidance_scale=float(metadata.get("guidance_scale", DEFAULT_GUIDANCE_SCALE)),
-            problem=_problem(path),
-            example_prompts=tuple(str(prompt) for prompt in metadata.get("example_prompts", ())),
-            sample_negative_prompt=str(metadata.get("sample_negative_prompt", "")),
-            sample_image=sample if (sample := path / "sample.png").is_file() else None,
-            sample_caption=str(metadata.get("sample_caption", "")),
-        )
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        return CheckpointInfo(name=name, title=name, path=path, problem=f"its description cannot be read ({error})")
-
-
-def _candidates(models_dir: Path) -> list[Path]:
-    folder = models_dir / "checkpoints"
-    entries = sorted(folder.iterdir()) if folder.is_dir() else []
-    checkpoints = [
-        entry
-        for entry in entries
-        if (entry.is_dir() and (entry / "model_index.json").is_file())
-        or entry.suffix in (".safetensors", ".ckpt", ".pt")
-    ]
-    starter = models_dir / "starter"
-    return [*checkpoints, starter] if (starter / "model_index.json").is_file() else checkpoints
-
-
-def _problem(path: Path) -> str:
-    if not path.is_dir():
-        return "single-file checkpoints are not read yet; convert it to a diffusers folder"
-    missing = [part for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler") if not (path / part).is_dir()]
-    if missing:
-        return f"the folder has no {', '.join(missing)}"
-    unet = _read_json(path / "unet" / "config.json")
-    if unet.get("_class_name") != "UNet2DConditionModel":
-        return f"its network is a {unet.get('_class_name')}, not a UNet2DConditionModel"
-    if unet.get("in_channels", 4) != 4:
-        return f"its U-Net takes {unet['in_channels']} channels; only 4 are supported yet"
-    if unet.get("addition_embed_type"):
-        return "SDXL checkpoints are not supported yet"
-    return ""
-
-
-def _native_size(path: Path, metadata: Mapping[str, Any]) -> int:
-    if "native_size" in metadata:
-        return int(metadata["native_size"])
-    config = path / "unet" / "config.json"
-    if not config.is_file():
-        return DEFAULT_NATIVE_SIZE_PX
-    return int(_read_json(config).get("sample_size") or 64) * 8
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    value = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(value, dict):
-        raise ValueError(f"{path.name} is not a JSON object")
-    return value
+def _is_stray_picture(kind: RoomKind, file: FoundFile, known: Known) -> bool:
+    return kind == "embedding" and file.path.suffix.lower() in PICTURES and known.facts.kind != "embedding"

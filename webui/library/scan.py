@@ -7,7 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
-Kind = Literal["checkpoint", "adapter", "embedding", "vae", "hypernetwork", "upscaler"]
+RoomKind = Literal["checkpoint", "adapter", "embedding", "vae", "hypernetwork", "upscaler"]
 
 PREVIEW_SUFFIXES = tuple(
     f"{middle}.{ending}" for ending in ("png", "jpg", "jpeg", "webp", "gif") for middle in ("", ".preview")
@@ -29,7 +29,7 @@ class Room:
     """What people call one of them."""
 
 
-ROOMS: Mapping[Kind, Room] = MappingProxyType(
+ROOMS: Mapping[RoomKind, Room] = MappingProxyType(
     {
         "checkpoint": Room(
             folder="checkpoints", suffixes=frozenset({".safetensors", ".ckpt", ".pt"}), word="checkpoint"

@@ -54,7 +54,7 @@ class Sidecar:
     preferred_weight: float | None = None
     negative_text: str = ""
     notes: str = ""
-    prediction_type: str = ""
+    prediction_type: PredictionType | None = None
     trained_words: tuple[str, ...] = ()
 
 

@@ -1,13 +1,13 @@
 """Which checkpoint is on the device. Used by the worker's thread only, so there is no lock."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
 
-from webui.errors import ModelNotFound, UnsupportedModel
-from webui.library.catalog import CheckpointInfo, find_checkpoint
+from webui.errors import UnsupportedModel
+from webui.library.catalog import CheckpointInfo, Library
 from webui.pipeline import loading
 from webui.pipeline.allocator import give_back
 from webui.pipeline.component_source import ComponentSource
@@ -45,9 +45,9 @@ class PipelineManager:
     A load that fails leaves the old model in place. A checkpoint whose files changed is read again.
     """
 
-    def __init__(self, models_dirs: Sequence[Path], device: Device, *, cache_bytes: int = 0) -> None:
+    def __init__(self, library: Library, device: Device, *, cache_bytes: int = 0) -> None:
         """`cache_bytes` is the most that networks in memory may take; 0: half the machine's memory."""
-        self._models_dirs = tuple(models_dirs)
+        self._library = library
         self.device = device
         self.cache = ComponentCache(cache_bytes or default_budget_bytes())
         self._loaded: dict[_Identity, _Loaded] = {}
@@ -62,7 +62,7 @@ class PipelineManager:
 
         Raises ModelNotFound, UnsupportedModel or OutOfDeviceMemory.
         """
-        info = find_checkpoint(name, self._models_dirs)
+        info = self._library.find_checkpoint(name)
         vae_path = self._find_vae(info, vae)
         identity = _Identity(info=info, vae=vae_path, stamps=_stamps(info.path, vae_path))
         loaded = self._loaded.get(identity)
@@ -136,12 +136,7 @@ class PipelineManager:
         if vae == AUTOMATIC:
             beside = (info.path.with_name(f"{info.path.stem}.vae{suffix}") for suffix in VAE_SUFFIXES)
             return next((path for path in beside if path.is_file()), None)
-        for folder in (models_dir / "vae" for models_dir in self._models_dirs):
-            for suffix in ("", *VAE_SUFFIXES):
-                path = folder / f"{vae}{suffix}"
-                if path.exists():
-                    return path
-        raise ModelNotFound("VAE", vae, ())
+        return self._library.find_vae(vae).path
 
 
 def _wanted(source: CheckpointSource, vae_path: Path | None) -> dict[str, ComponentSource]:

@@ -1,0 +1,163 @@
+"""One model as the lists show it, made of what its file, its header and the files beside it say."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from webui.errors import UnsupportedModel
+from webui.library.facts import ModelFacts
+from webui.library.families import FAMILIES, PredictionType
+from webui.library.header import read_header
+from webui.library.identify import identify
+from webui.library.index import Known
+from webui.library.scan import ROOMS, FoundFile, RoomKind, Stamp
+from webui.library.sidecars import Sidecar
+
+METADATA_FILE = "atelier.json"
+DEFAULT_NATIVE_SIZE_PX = 512
+DEFAULT_GUIDANCE_SCALE = 7.0
+DEFAULT_STEPS = 20
+ID_BYTES = 9
+NOTHING_BESIDE = Sidecar()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointInfo:
+    """A checkpoint as the list shows it. `problem` says why it can't be used; empty if it can."""
+
+    name: str
+    title: str
+    path: Path
+    family: str = "sd15"
+    """The id of a row of `families.FAMILIES`."""
+    prediction_type: PredictionType = "epsilon"
+    zero_terminal_snr: bool = False
+    native_size: int = DEFAULT_NATIVE_SIZE_PX
+    guidance_scale: float = DEFAULT_GUIDANCE_SCALE
+    num_inference_steps: int = DEFAULT_STEPS
+    problem: str = ""
+    example_prompts: tuple[str, ...] = ()
+    sample_negative_prompt: str = ""
+    sample_image: Path | None = None
+    sample_caption: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFile:
+    """A model of any kind, as its file and its header describe it. `problem` is empty if it can be used.
+
+    `name` is the shortest name that finds it; `location` is its path below its folder, with "/", without the suffix.
+    `alias` is the name its maker gave it, or "". `id` names the file without telling where it lies.
+    """
+
+    id: str
+    name: str
+    path: Path
+    kind: RoomKind
+    facts: ModelFacts
+    location: str
+    size_bytes: int
+    mtime_ns: int
+    alias: str = ""
+    problem: str = ""
+    has_thumbnail: bool = False
+    """A preview lies in its own metadata."""
+    preview: Path | None = None
+    preview_mtime_ns: int = 0
+    notes: Sidecar = NOTHING_BESIDE
+
+    @property
+    def stamp(self) -> Stamp:
+        return Stamp(self.path, self.size_bytes, self.mtime_ns)
+
+
+def look_into(path: Path) -> Known:
+    """What the file or checkpoint folder at `path` holds. Never raises: `facts.problems` say what is wrong."""
+    if path.is_dir() or path.suffix.lower() != ".safetensors":
+        return Known(facts=identify(path))
+    try:
+        header = read_header(path)
+    except UnsupportedModel:
+        return Known(facts=identify(path))
+    metadata = header.metadata
+    return Known(
+        facts=identify(path, header=header),
+        alias=metadata.get("ss_output_name", "").strip(),
+        has_thumbnail=metadata.get("modelspec.thumbnail", "").startswith("data:image/"),
+    )
+
+
+def model_file(kind: RoomKind, file: FoundFile, known: Known, name: str, notes: Sidecar) -> ModelFile:
+    return ModelFile(
+        id=hashlib.blake2b(os.fsencode(file.path), digest_size=ID_BYTES).hexdigest(),
+        name=name,
+        path=file.path,
+        kind=kind,
+        facts=known.facts,
+        location=file.name,
+        size_bytes=file.size_bytes,
+        mtime_ns=file.mtime_ns,
+        alias=known.alias,
+        problem=_problem(kind, known.facts),
+        has_thumbnail=known.has_thumbnail,
+        preview=file.preview,
+        preview_mtime_ns=file.preview_mtime_ns,
+        notes=notes,
+    )
+
+
+def _problem(kind: RoomKind, facts: ModelFacts) -> str:
+    if facts.problems:
+        return "; ".join(facts.problems)
+    if facts.kind == kind:
+        return ""
+    other = next((room for name, room in ROOMS.items() if name == facts.kind), None)
+    if other is not None:
+        return f"it is a model of another kind ({other.word}); its place is models/{other.folder}"
+    return f"it is no {ROOMS[kind].word}"
+
+
+def checkpoint_info(file: ModelFile) -> CheckpointInfo:
+    """What the file says of itself, and a folder's own `atelier.json` on top."""
+    facts, family = file.facts, FAMILIES.get(file.facts.family)
+    info = CheckpointInfo(
+        name=file.name,
+        title=file.name,
+        path=file.path,
+        family=facts.family,
+        prediction_type=file.notes.prediction_type or facts.prediction_type,
+        zero_terminal_snr=facts.zero_terminal_snr,
+        native_size=facts.native_size or (family.native_size if family else DEFAULT_NATIVE_SIZE_PX),
+        guidance_scale=facts.guidance_scale or (family.default_guidance_scale if family else DEFAULT_GUIDANCE_SCALE),
+        num_inference_steps=facts.num_inference_steps or DEFAULT_STEPS,
+        problem=file.problem,
+    )
+    about = file.path / METADATA_FILE
+    try:
+        return replace(info, **_described(file.path, _read_json(about), info)) if about.is_file() else info
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        return replace(info, problem=f"its description cannot be read ({error})")
+
+
+def _described(folder: Path, about: Mapping[str, Any], info: CheckpointInfo) -> dict[str, Any]:
+    sample = folder / "sample.png"
+    return {
+        "title": str(about.get("title", info.title)),
+        "native_size": int(about.get("native_size", info.native_size)),
+        "guidance_scale": float(about.get("guidance_scale", info.guidance_scale)),
+        "example_prompts": tuple(str(prompt) for prompt in about.get("example_prompts", ())),
+        "sample_negative_prompt": str(about.get("sample_negative_prompt", "")),
+        "sample_image": sample if sample.is_file() else None,
+        "sample_caption": str(about.get("sample_caption", "")),
+    }
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    value = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(value, dict):
+        raise ValueError(f"{path.name} is not a JSON object")
+    return value
