@@ -27,10 +27,12 @@ parameters = st.builds(
     height=st.integers(8, 128).map(lambda n: n * 8),
     seed=st.integers(0, 2**32 - 1),
     clip_skip=st.integers(0, 3),
+    vae=st.sampled_from(["Automatic", "None", "kl-f8: ft, mse"]),
     sampler=st.sampled_from(list(SAMPLERS)),
     schedule=st.sampled_from(list(SCHEDULES)),
     num_inference_steps=st.integers(1, 150),
     guidance_scale=st.integers(2, 60).map(lambda n: n / 2),
+    image_guidance_scale=st.integers(0, 60).map(lambda n: n / 20),
     task=st.sampled_from(["txt2img", "img2img", "inpaint"]),
     strength=st.integers(0, 100).map(lambda n: n / 100),
     resize_mode=st.sampled_from(["stretch", "crop", "fill"]),
@@ -141,3 +143,20 @@ def test_an_empty_mask_says_what_to_do() -> None:
 def test_a_mask_of_another_size_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="32 x 32"):
         build_request(Parameters(checkpoint="starter", task="inpaint"), image=IMAGE, mask=Image.new("L", (32, 32), 255))
+
+
+def test_what_the_run_knows_stands_where_other_programs_look_for_it() -> None:
+    request = build_request(parse_parameters({"checkpoint": "dreamy", "seed": 1, "vae": "kl", "clip_skip": 1}))
+    made_with = {"VAE": "kl.safetensors", "VAE hash": "22", "Model hash": "11", "Lora hashes": "ink: 33"}
+    text = metadata_of(request, seed=1, size=(512, 512), made_with=made_with).infotext
+    ends = text.splitlines()[-1].split("Size: 512x512, ")[1].split(", Version")[0]
+    assert (
+        ends == 'Model hash: 11, Model: dreamy, VAE hash: 22, VAE: kl.safetensors, Clip skip: 2, Lora hashes: "ink: 33"'
+    )
+
+
+def test_what_only_some_models_use_is_not_told_of_others() -> None:
+    request = build_request(parse_parameters({"checkpoint": "dreamy", "seed": 1}))
+    text = metadata_of(request, seed=1, size=(512, 512)).infotext
+    assert "Image CFG scale" not in text
+    assert "VAE" not in text

@@ -12,25 +12,38 @@ from typing import Any
 import webui
 from webui.errors import InvalidRequest
 from webui.generation.parameters import Parameters, parameters_of, parse_parameters
-from webui.generation.request import GenerationRequest, Inpaint
+from webui.generation.request import AUTOMATIC_VAE, DEFAULT_IMAGE_GUIDANCE_SCALE, GenerationRequest, Inpaint
 from webui.images.infotext import Infotext, format_infotext, parse_infotext
 from webui.images.metadata import ImageMetadata
 from webui.pipeline.samplers import find_sampler
 from webui.pipeline.schedules import SCHEDULES, find_schedule
 
+NOTHING_MORE: Mapping[str, str] = MappingProxyType({})
 RESIZE_WORDS = MappingProxyType({"stretch": "Just resize", "crop": "Crop and resize", "fill": "Resize and fill"})
 
 
-def metadata_of(request: GenerationRequest, *, seed: int, size: tuple[int, int]) -> ImageMetadata:
-    """Metadata of one picture of `request`: made with `seed`, and `size` pixels wide and high when saved."""
+FIRST_KEYS = ("Steps", "Sampler", "Schedule type", "CFG scale", "Image CFG scale", "Seed", "Size", "Model hash",
+              "Model", "VAE hash", "VAE", "Denoising strength", "Clip skip")  # fmt: skip
+"""In this order; what else there is follows."""
+
+
+def metadata_of(
+    request: GenerationRequest, *, seed: int, size: tuple[int, int], made_with: Mapping[str, str] = NOTHING_MORE
+) -> ImageMetadata:
+    """Metadata of one picture of `request`: made with `seed`, and `size` pixels wide and high when saved.
+
+    `made_with` says in the infotext's own keys what only the run knows, such as hashes of the files used.
+    """
     single = parameters_of(request).model_copy(update={"seed": seed, "num_batches": 1, "batch_size": 1})
     return ImageMetadata(
-        infotext=format_infotext(_infotext_of(request, seed, size)),
+        infotext=format_infotext(_infotext_of(request, seed, size, made_with)),
         request_json=single.model_dump_json(),
     )
 
 
-def _infotext_of(request: GenerationRequest, seed: int, size: tuple[int, int]) -> Infotext:
+def _infotext_of(
+    request: GenerationRequest, seed: int, size: tuple[int, int], made_with: Mapping[str, str]
+) -> Infotext:
     sampling = request.sampling
     fields = {
         "Steps": str(sampling.num_inference_steps),
@@ -41,6 +54,10 @@ def _infotext_of(request: GenerationRequest, seed: int, size: tuple[int, int]) -
         "Size": f"{request.width}x{request.height}",
         "Model": request.checkpoint,
     }
+    if sampling.image_guidance_scale != DEFAULT_IMAGE_GUIDANCE_SCALE:
+        fields["Image CFG scale"] = f"{sampling.image_guidance_scale:g}"
+    if request.vae != AUTOMATIC_VAE:
+        fields["VAE"] = request.vae
     if request.init is not None:
         fields["Denoising strength"] = f"{request.init.strength:g}"
         fields["Resize mode"] = RESIZE_WORDS[request.init.resize_mode]
@@ -52,8 +69,13 @@ def _infotext_of(request: GenerationRequest, seed: int, size: tuple[int, int]) -
         fields |= _mask_fields(request.init)
     if size != (request.width, request.height):
         fields["Saved size"] = f"{size[0]}x{size[1]}"
-    fields["Version"] = f"Atelier {webui.__version__}"
+    fields = _ordered({**fields, **made_with}) | {"Version": f"Atelier {webui.__version__}"}
     return Infotext(prompt=request.prompt, negative_prompt=request.negative_prompt, fields=fields)
+
+
+def _ordered(fields: Mapping[str, str]) -> dict[str, str]:
+    keys = [key for key in FIRST_KEYS if key in fields]
+    return {key: fields[key] for key in (*keys, *(key for key in fields if key not in keys))}
 
 
 def _mask_fields(init: Inpaint) -> dict[str, str]:
@@ -132,9 +154,11 @@ _READERS: Mapping[str, Callable[[str], dict[str, Any]]] = MappingProxyType(
         "Sampler": _sampler_and_schedule,
         "Schedule type": lambda text: {"schedule": find_schedule(text).label},
         "CFG scale": lambda text: {"guidance_scale": float(text)},
+        "Image CFG scale": lambda text: {"image_guidance_scale": float(text)},
         "Seed": lambda text: {"seed": int(text)},
         "Size": _size,
         "Model": lambda text: {"checkpoint": text},
+        "VAE": lambda text: {"vae": text},
         "Clip skip": lambda text: {"clip_skip": int(text) - 1},
         "Eta": lambda text: {"eta": float(text)},
         "Denoising strength": lambda text: {"strength": float(text), "task": "img2img"},

@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from webui.errors import InvalidRequest
 from webui.generation.request import (
+    AUTOMATIC_VAE,
+    DEFAULT_IMAGE_GUIDANCE_SCALE,
     GenerationRequest,
     Img2Img,
     Inpaint,
@@ -36,10 +38,12 @@ class Parameters(BaseModel):
     batch_size: int = 1
     seed: int | None = None
     clip_skip: int = 0
+    vae: str = AUTOMATIC_VAE
     sampler: str = "Euler a"
     schedule: str = "Automatic"
     num_inference_steps: int = 20
     guidance_scale: float = 7.0
+    image_guidance_scale: float = DEFAULT_IMAGE_GUIDANCE_SCALE
     eta: float | None = None
     image_format: ImageFormat = "png"
     task: Literal["txt2img", "img2img", "inpaint"] = "txt2img"
@@ -76,11 +80,13 @@ def build_request(
         batch_size=parameters.batch_size,
         seed=parameters.seed,
         clip_skip=parameters.clip_skip,
+        vae=parameters.vae,
         sampling=Sampling(
             sampler=parameters.sampler,
             schedule=parameters.schedule,
             num_inference_steps=parameters.num_inference_steps,
             guidance_scale=parameters.guidance_scale,
+            image_guidance_scale=parameters.image_guidance_scale,
             eta=parameters.eta,
         ),
         init=_build_init(parameters, image, mask),
@@ -136,10 +142,12 @@ def parameters_of(request: GenerationRequest) -> Parameters:
         batch_size=request.batch_size,
         seed=request.seed,
         clip_skip=request.clip_skip,
+        vae=request.vae,
         sampler=sampling.sampler,
         schedule=sampling.schedule,
         num_inference_steps=sampling.num_inference_steps,
         guidance_scale=sampling.guidance_scale,
+        image_guidance_scale=sampling.image_guidance_scale,
         eta=sampling.eta,
         image_format=request.image_format,
         **task_values,

@@ -18,6 +18,12 @@ from webui.pipeline.schedules import find_schedule
 MaskedContent = Literal["fill", "original", "latent noise", "latent nothing"]
 MaskArea = Literal["whole", "masked"]
 
+AUTOMATIC_VAE = "Automatic"
+"""The autoencoder beside the checkpoint with the same name, else the checkpoint's own."""
+OWN_VAE = "None"
+"""The checkpoint's own autoencoder, whatever lies beside it."""
+
+DEFAULT_IMAGE_GUIDANCE_SCALE = 1.5
 MAX_SIDE_PX = 4096
 MAX_STEPS = 150
 MAX_BATCHES = 1000
@@ -34,7 +40,7 @@ class Sampling:
     schedule: str = "Automatic"
     num_inference_steps: int = 20
     guidance_scale: float = 7.0
-    image_guidance_scale: float = 1.5
+    image_guidance_scale: float = DEFAULT_IMAGE_GUIDANCE_SCALE
     """How closely to follow the picture that is edited; used by instruct-pix2pix checkpoints alone."""
     eta: float | None = None
     """Amount of fresh noise of ancestral samplers and DDIM; None is the sampler's own default."""
@@ -123,6 +129,8 @@ class GenerationRequest:
     """Text encoder layers left out at the end; the field's "Clip skip 2" is 1 here."""
     sampling: Sampling = field(default_factory=Sampling)
     init: Img2Img | Inpaint | None = None
+    vae: str = AUTOMATIC_VAE
+    """`AUTOMATIC_VAE`, `OWN_VAE`, or the name of a file."""
     image_format: ImageFormat = "png"
 
     def __post_init__(self) -> None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 import torch
 from PIL import Image
@@ -26,13 +27,24 @@ from webui.prompt.grammar import parse_prompt
 
 Report = Callable[[JobEvent], None]
 
+SHORT_HASH = 10
+"""Digits of a file's sha256 by which the field names it."""
+
 
 class Generator:
     """Runs requests one after the other on the manager's device and saves their pictures."""
 
-    def __init__(self, manager: PipelineManager, store: ImageStore) -> None:
+    def __init__(
+        self,
+        manager: PipelineManager,
+        store: ImageStore,
+        *,
+        sha256_of: Callable[[Path], str | None] = lambda path: None,
+    ) -> None:
+        """`sha256_of` gives a model file's hash where it is known already, for the pictures' metadata."""
         self._manager = manager
         self._store = store
+        self._sha256_of = sha256_of
 
     def preload(self, checkpoint: str) -> None:
         """Loads a checkpoint before it is asked for. Raises ModelNotFound or UnsupportedModel."""
@@ -56,17 +68,32 @@ class Generator:
             report(Progress(step=0, num_steps=0, label="Loading model"))
         ready = dict(finished or {})
         with torch.inference_mode():
-            model = self._manager.load(request.checkpoint)
+            model = self._manager.load(request.checkpoint, vae=request.vae)
             run = _Run(model, request, report, cancel, previews=previews)
             for indices in run.batches(skip=ready):
                 for index, image in run.make(indices):
-                    ready[index] = self._save(request, index, image)
+                    ready[index] = self._save(request, index, image, self._made_with(model, request))
                     report(ready[index])
         return [ready[index] for index in sorted(ready)]
 
-    def _save(self, request: GenerationRequest, index: int, image: Image.Image) -> ImageReady:
+    def _made_with(self, model: Model, request: GenerationRequest) -> dict[str, str]:
+        """The files that were used, in the infotext's words."""
+        words: dict[str, str] = {}
+        if model.inputs.picture_channels == "edit" and request.init is not None:
+            words["Image CFG scale"] = f"{request.sampling.image_guidance_scale:g}"
+        if model.vae_path is not None:
+            words["VAE"] = model.vae_path.name
+        for key, path in (("Model hash", model.info.path), ("VAE hash", model.vae_path)):
+            sha256 = None if path is None else self._sha256_of(path)
+            if sha256 is not None:
+                words[key] = sha256[:SHORT_HASH]
+        return words
+
+    def _save(
+        self, request: GenerationRequest, index: int, image: Image.Image, made_with: Mapping[str, str]
+    ) -> ImageReady:
         seed = seed_of(request, index)
-        metadata = metadata_of(request, seed=seed, size=image.size)
+        metadata = metadata_of(request, seed=seed, size=image.size, made_with=made_with)
         data = encode_image(image, metadata, request.image_format)
         path = self._store.save(
             data, kind="img2img" if request.init else "txt2img", seed=seed, fmt=request.image_format

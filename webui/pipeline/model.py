@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -32,6 +33,8 @@ class Model:
     """All that a generation needs of a checkpoint. Used by the worker's thread only."""
 
     info: CheckpointInfo
+    vae_path: Path | None
+    """The autoencoder's own file; None where it is the checkpoint's."""
     family: Family
     device: Device
     unet: UNet2DConditionModel
@@ -59,8 +62,12 @@ class Model:
         return output.float()
 
 
-def assemble(source: CheckpointSource, modules: Mapping[str, nn.Module], device: Device) -> Model:
+def assemble(
+    source: CheckpointSource, modules: Mapping[str, nn.Module], device: Device, *, vae_path: Path | None = None
+) -> Model:
     """The model of `modules`, by their names in `source` and already where and as they are to run.
+
+    `vae_path` is the file that the autoencoder came from instead of the checkpoint.
 
     Raises UnsupportedModel if they do not fit together.
     """
@@ -71,6 +78,7 @@ def assemble(source: CheckpointSource, modules: Mapping[str, nn.Module], device:
     levels, prediction_type = _noise_of(source)
     return Model(
         info=info,
+        vae_path=vae_path,
         family=family,
         device=device,
         unet=unet,
