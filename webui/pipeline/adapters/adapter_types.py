@@ -37,11 +37,16 @@ class AdapterType:
 
 def adapter_type(shapes: Shapes) -> AdapterType | None:
     """The row for a group with tensors of these `shapes`; None if there is no such type or something is missing."""
-    for row in ADAPTER_TYPES:
-        core = shapes.keys() - row.optional - ALWAYS_OPTIONAL
-        if core in row.keys and row.num_axes in {None, *(len(shape) for name, shape in shapes.items() if name in core)}:
-            return row
-    return None
+    return next((row for row in ADAPTER_TYPES if _is_of(row, shapes)), None)
+
+
+def _is_of(row: AdapterType, shapes: Shapes) -> bool:
+    names = shapes.keys()
+    return any(
+        keys <= names <= keys | row.optional | ALWAYS_OPTIONAL
+        and (row.num_axes is None or all(len(shapes[name]) == row.num_axes for name in keys))
+        for keys in row.keys
+    )
 
 
 DORA = frozenset(("scale", *MAGNITUDES))
@@ -181,7 +186,11 @@ ADAPTER_TYPES: tuple[AdapterType, ...] = (
         delta=factors.norm_delta,
     ),
     AdapterType(
-        id="bias", label="bias difference", keys=(frozenset(),), extent=factors.no_extent, delta=factors.no_delta
+        id="bias",
+        label="bias difference",
+        keys=tuple(frozenset({name}) for name in BIAS_KEYS),
+        extent=factors.no_extent,
+        delta=factors.no_delta,
     ),
 )
 """A new type is a row here and an oracle in the tests."""

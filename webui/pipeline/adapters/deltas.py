@@ -184,4 +184,4 @@ def _why_no_type(names: set[str]) -> str:
         for keys in row.keys:
             if core and core - row.optional < keys and core & keys:
                 return f"of a {row.label}, {', '.join(sorted(keys - names))} is missing"
-    return f"{', '.join(sorted(names)) or 'nothing'} together make no adapter"
+    return f"{', '.join(sorted(core or names))} alone make no adapter"

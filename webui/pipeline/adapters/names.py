@@ -16,7 +16,7 @@ UNET, TEXT, TEXT_2 = ((component,) for component in ADAPTED_COMPONENTS)
 
 @dataclass(frozen=True, slots=True)
 class NamePrefix:
-    """`text` in underscored form, and the components that the name after it may lie in, first match first."""
+    """`text` in underscored form, and the components that the name after it may lie in."""
 
     text: str
     components: tuple[AdaptedComponent, ...]
@@ -73,25 +73,28 @@ class TargetNames:
     """
 
     def __init__(self, modules: Mapping[str, Iterable[str]], unet_config: Config) -> None:
-        self._modules: dict[str, dict[str, str]] = {}
-        self._counts: dict[str, int] = {}
+        self._modules: dict[AdaptedComponent, dict[str, str]] = {}
         for component in ADAPTED_COMPONENTS:
             paths = tuple(modules.get(component, ()))
             spell = unet_spellings(paths, unet_config) if component == "unet" else text_spellings(paths)
             self._modules[component] = _unambiguous(spell)
-            self._counts[component] = len(paths)
 
     def find(self, prefix: str) -> Target | None:
-        """The module that the part `prefix` of an adapter's key means, dotted or underscored; None if there is none."""
+        """The module that the part `prefix` of an adapter's key means, dotted or underscored.
+
+        None if there is no such module, and if it could be in either of two text encoders.
+        """
         name = prefix.replace(".", "_")
         for known in PREFIXES:
             if name.startswith(known.text):
-                rest = name[len(known.text) :]
-                for component in known.components:
-                    path = self._modules[component].get(rest)
-                    if path is not None:
-                        return Target(component, path)
+                found = self._find_below(name[len(known.text) :], known.components)
+                if found:
+                    return found[0] if len(found) == 1 else None
         return None
+
+    def _find_below(self, name: str, components: Iterable[AdaptedComponent]) -> list[Target]:
+        paths = ((component, self._modules[component].get(name)) for component in components)
+        return [Target(component, path) for component, path in paths if path is not None]
 
 
 def module_paths(parameter_names: Iterable[str]) -> tuple[str, ...]:
