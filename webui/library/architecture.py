@@ -98,12 +98,12 @@ def unet_structure(header: Header) -> UnetStructure | None:
     tensors = header.tensors
     for prefix in (UNET_PREFIX, ""):
         if f"{prefix}input_blocks.0.0.weight" in tensors:
-            return _structure(_under(header, prefix), _original_blocks, _ORIGINAL_NAMES)
+            return _structure(_under(header, prefix), _ORIGINAL)
     if f"{EMA_PREFIX}diffusion_modelinput_blocks00weight" in tensors:
-        return _structure(_averaged(header), _original_blocks, _ORIGINAL_NAMES)
+        return _structure(_averaged(header), _ORIGINAL)
     for prefix in ("unet.", ""):
         if f"{prefix}time_embedding.linear_1.weight" in tensors:
-            return _structure(_under(header, prefix), _diffusers_blocks, _DIFFUSERS_NAMES)
+            return _structure(_under(header, prefix), _DIFFUSERS)
     return None
 
 
@@ -146,10 +146,6 @@ def _averaged(header: Header) -> ShapeOf:
 
 # U-Net ---------------------------------------------------------------------------------------------------------------
 
-_ORIGINAL_NAMES = ("input_blocks.0.0.weight", "out.2.weight", "middle_block.1", "label_emb.0.0.weight",
-                   "time_embed.cond_proj.weight")  # fmt: skip
-_DIFFUSERS_NAMES = ("conv_in.weight", "conv_out.weight", "mid_block.attentions.0", "add_embedding.linear_1.weight",
-                    "time_embedding.cond_proj.weight")  # fmt: skip
 Block = tuple[int, str]
 """Channels, and the name that its transformer has if there is one."""
 
@@ -195,21 +191,41 @@ def _one_or_list(values: Sequence[int]) -> int | list[int]:
     return values[0] if len(set(values)) == 1 else list(values)
 
 
-def _structure(
-    shape_of: ShapeOf, blocks_of: Callable[[ShapeOf], list[list[Block]]], names: tuple[str, str, str, str, str]
-) -> UnetStructure:
-    conv_in, conv_out, middle, pooled, guidance = names
-    levels = [[(width, _num_layers(shape_of, name)) for width, name in level] for level in blocks_of(shape_of)]
-    middle_depth = _num_layers(shape_of, middle)
-    if not levels or not middle_depth or any(len(set(level)) != 1 for level in levels):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Naming:
+    """What a layout calls a U-Net's parts. `down` gives the blocks of each level, `num_up` counts the way up's."""
+
+    conv_in: str
+    conv_out: str
+    middle: str
+    pooled: str
+    guidance: str
+    down: Callable[[ShapeOf], list[list[Block]]]
+    num_up: Callable[[ShapeOf], int]
+
+
+def _structure(shape_of: ShapeOf, names: _Naming) -> UnetStructure:
+    levels = [[(width, _num_layers(shape_of, name)) for width, name in level] for level in names.down(shape_of)]
+    middle_depth = _num_layers(shape_of, names.middle)
+    num_up = sum(len(level) + 1 for level in levels)
+    if (
+        not levels
+        or not middle_depth
+        or names.num_up(shape_of) != num_up
+        or any(len(set(level)) != 1 for level in levels)
+    ):
         raise WebUIError("The blocks of its U-Net are uneven: parts are missing, or it is a pruned network.")
     if levels[-1][0][1] not in (0, middle_depth):
         raise WebUIError("The middle of its U-Net has another depth than its last level.")
-    first, last, projection = shape_of(conv_in), shape_of(conv_out), shape_of(f"{middle}.proj_in.weight")
-    context = shape_of(f"{middle}.transformer_blocks.0.attn2.to_k.weight")
+    first, last, projection = (
+        shape_of(names.conv_in),
+        shape_of(names.conv_out),
+        shape_of(f"{names.middle}.proj_in.weight"),
+    )
+    context = shape_of(f"{names.middle}.transformer_blocks.0.attn2.to_k.weight")
     if not first or not last or not projection or not context or len(first) != 4 or len(context) != 2:
         raise WebUIError("Its U-Net lacks its first, middle or last layer.")
-    pooled_shape, guidance_shape = shape_of(pooled), shape_of(guidance)
+    pooled, guidance = shape_of(names.pooled), shape_of(names.guidance)
     return UnetStructure(
         levels=tuple((level[0][0], len(level), level[0][1]) for level in levels),
         middle_depth=middle_depth,
@@ -217,8 +233,8 @@ def _structure(
         out_channels=last[0],
         context_width=context[1],
         linear=len(projection) == 2,
-        pooled_width=pooled_shape[-1] if pooled_shape else None,
-        guidance_width=guidance_shape[-1] if guidance_shape else None,
+        pooled_width=pooled[-1] if pooled else None,
+        guidance_width=guidance[-1] if guidance else None,
     )
 
 
@@ -246,6 +262,31 @@ def _diffusers_blocks(shape_of: ShapeOf) -> list[list[Block]]:
         if not level:
             return levels
         levels.append(level)
+
+
+def _num_diffusers_up(shape_of: ShapeOf) -> int:
+    num_blocks = _count(shape_of, "up_blocks.{}.resnets.0.conv2.weight")
+    return sum(_count(shape_of, f"up_blocks.{block}.resnets.{{}}.conv2.weight") for block in range(num_blocks))
+
+
+_ORIGINAL = _Naming(
+    conv_in="input_blocks.0.0.weight",
+    conv_out="out.2.weight",
+    middle="middle_block.1",
+    pooled="label_emb.0.0.weight",
+    guidance="time_embed.cond_proj.weight",
+    down=_original_blocks,
+    num_up=lambda shape_of: _count(shape_of, "output_blocks.{}.0.out_layers.3.weight"),
+)
+_DIFFUSERS = _Naming(
+    conv_in="conv_in.weight",
+    conv_out="conv_out.weight",
+    middle="mid_block.attentions.0",
+    pooled="add_embedding.linear_1.weight",
+    guidance="time_embedding.cond_proj.weight",
+    down=_diffusers_blocks,
+    num_up=_num_diffusers_up,
+)
 
 
 def _num_layers(shape_of: ShapeOf, transformer: str) -> int:
