@@ -46,6 +46,10 @@ class ClipTokenizer:
         """Token ids of `text`, any length."""
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
+    def vocabulary(self) -> dict[str, int]:
+        """Token -> id."""
+        return dict(self._tokenizer.get_vocab())
+
     def _id_of(self, folder: Path, token: str) -> int:
         token_id = self._tokenizer.token_to_id(token)
         if token_id is None:

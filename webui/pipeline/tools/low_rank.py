@@ -1,0 +1,108 @@
+"""Low-rank approximations: the best two thin factors of a matrix, or of a product of thin factors."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from webui.errors import InvalidRequest
+from webui.pipeline.adapters.deltas import LowRank
+
+OVERSAMPLING = 16
+POWER_ITERATIONS = 4
+"""For the randomized decomposition: Halko, Martinsson & Tropp 2011, arXiv:0909.4061, sections 4.4 and 5."""
+
+RankMethod = Literal["sv_ratio", "sv_fro", "sv_cumulative"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankChoice:
+    """How many singular values to keep: at most `rank`; with a `method`, as few as its `threshold` asks for.
+
+    sv_ratio: all down to the largest divided by `threshold` (> 1). sv_fro: until the Frobenius norm of what is kept is
+    `threshold` (0..1) of the whole. sv_cumulative: the same with the sum of the singular values.
+    """
+
+    rank: int
+    method: RankMethod | None = None
+    threshold: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise InvalidRequest("rank", f"The rank is {self.rank}.", hint="Use 1 or more.")
+        if self.method == "sv_ratio" and self.threshold <= 1:
+            raise InvalidRequest("threshold", f"sv_ratio is {self.threshold}.", hint="Use more than 1, such as 20.")
+        if self.method in ("sv_fro", "sv_cumulative") and not 0 < self.threshold <= 1:
+            raise InvalidRequest("threshold", f"{self.method} is {self.threshold}.", hint="Use 0 to 1, such as 0.9.")
+
+    def count(self, values: Tensor) -> int:
+        """How many of the singular `values`, largest first, are kept: at least one."""
+        wanted = len(values) if self.method is None else _COUNTS[self.method](values, self.threshold)
+        return max(1, min(self.rank, wanted, len(values)))
+
+
+def _count_by_ratio(values: Tensor, threshold: float) -> int:
+    return int((values >= values[0] / threshold).sum())
+
+
+def _count_by_share(values: Tensor, threshold: float) -> int:
+    shares = values.cumsum(0) / values.sum().clamp_min(torch.finfo(values.dtype).tiny)
+    return int((shares < threshold - 1e-6).sum()) + 1
+
+
+_COUNTS: Mapping[RankMethod, Callable[[Tensor, float], int]] = MappingProxyType(
+    {
+        "sv_ratio": _count_by_ratio,
+        "sv_fro": lambda values, threshold: _count_by_share(values**2, threshold**2),
+        "sv_cumulative": _count_by_share,
+    }
+)
+
+
+def approximate(matrix: Tensor, choice: RankChoice) -> LowRank:
+    """The best factors of `matrix` (out, in), the singular values shared evenly: both fit half precision."""
+    u, s, v = _decompose(matrix.float(), choice)
+    return _factors(u, s, v, choice)
+
+
+def recompress(factors: LowRank, choice: RankChoice) -> LowRank:
+    """As `approximate`, of the product of `factors`, exactly and without ever making that product."""
+    q_up, r_up = torch.linalg.qr(factors.up.float())
+    q_down, r_down = torch.linalg.qr(factors.down.float().T)
+    u, s, vh = torch.linalg.svd(r_up @ r_down.T * factors.scale)
+    return _factors(q_up @ u, s, q_down @ vh.T, choice)
+
+
+def concatenate(parts: list[tuple[LowRank, float]]) -> LowRank:
+    """The sum of several changes, each times its weight, as one of the summed rank: exact."""
+    ups = [part.up.float() * math.sqrt(abs(part.scale * weight)) for part, weight in parts]
+    downs = [
+        part.down.float() * math.copysign(math.sqrt(abs(part.scale * weight)), part.scale * weight)
+        for part, weight in parts
+    ]
+    return LowRank(up=torch.cat(ups, dim=1), down=torch.cat(downs), scale=1.0)
+
+
+def _decompose(matrix: Tensor, choice: RankChoice) -> tuple[Tensor, Tensor, Tensor]:
+    """(out, k), (k,), (in, k). All values where a rule has to see them, else randomized where that is faster."""
+    needed = choice.rank + OVERSAMPLING
+    if choice.method is not None or 4 * needed > min(matrix.shape):
+        u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
+        return u, s, vh.T
+    generator_state = torch.random.get_rng_state()
+    try:
+        torch.manual_seed(0)  # the same file for the same input
+        u, s, v = torch.svd_lowrank(matrix, q=needed, niter=POWER_ITERATIONS)
+    finally:
+        torch.random.set_rng_state(generator_state)
+    return u, s, v
+
+
+def _factors(u: Tensor, s: Tensor, v: Tensor, choice: RankChoice) -> LowRank:
+    rank = choice.count(s)
+    root = s[:rank].clamp_min(0).sqrt()
+    return LowRank(up=u[:, :rank] * root, down=(v[:, :rank] * root).T.contiguous(), scale=1.0)
