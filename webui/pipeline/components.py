@@ -5,7 +5,7 @@ comparing the files' bytes; what is thrown out is gone to the last byte, its mem
 """
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from webui.pipeline import loading
+from webui.pipeline.adapters.patches import PatchedWeights
 from webui.pipeline.allocator import give_back
 from webui.pipeline.component_source import ComponentSource, same_content
 
@@ -32,13 +33,20 @@ def default_budget_bytes() -> int:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Component:
-    """A network with the source its weights came from; `size_bytes` is what its weights take in memory."""
+    """A network with the source its weights came from; `size_bytes` is what its weights take in memory.
+
+    `patches` is what adapters changed in it; it stays with the network, whichever checkpoints share it.
+    """
 
     name: str
     module: nn.Module
     source: ComponentSource
     dtype: torch.dtype
     size_bytes: int
+    patches: PatchedWeights = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.patches = PatchedWeights(self.module, self.source)
 
 
 class ComponentCache:
@@ -72,8 +80,12 @@ class ComponentCache:
         prepare(module)
         size_bytes = loading.size_bytes(source, dtype)
         component = Component(name=source.name, module=module, source=source, dtype=dtype, size_bytes=size_bytes)
-        self._components.append(component)
+        self.add(component)
         return component
+
+    def add(self, component: Component) -> None:
+        """Keeps `component`, as the last one used."""
+        self._components.append(component)
 
     def pin(self, components: Iterable[Component]) -> None:
         """These are in use now, and were used last; the ones before are not any more."""

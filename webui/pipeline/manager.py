@@ -95,8 +95,7 @@ class PipelineManager:
         self._make_room(sum(loading.size_bytes(wanted[name], dtypes[name]) for name in missing), components)
         for name, empty in missing.items():
             components[name] = self.cache.load(wanted[name], empty, dtypes[name], self._preparation(name, info))
-        modules = {name: component.module for name, component in components.items()}
-        return _Loaded(model=assemble(source, modules, self.device), components=components)
+        return _Loaded(model=assemble(source, components, self.device, vae_path=vae_path), components=components)
 
     def _make_room(self, size_bytes: int, found: Mapping[str, Component]) -> None:
         """All that can be known of the new model is known by now: the old one may go where both do not fit."""

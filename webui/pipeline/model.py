@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from webui.errors import UnsupportedModel
 from webui.library.catalog import CheckpointInfo
 from webui.library.families import FAMILIES, Family, PredictionType
+from webui.pipeline.adapters.stack import AdapterStack
+from webui.pipeline.components import Component
 from webui.pipeline.conditioning import Condition, UNetInputs
 from webui.pipeline.device import Device, probe_memory_format
 from webui.pipeline.latents import LatentCodec
@@ -33,6 +35,8 @@ class Model:
     """All that a generation needs of a checkpoint. Used by the worker's thread only."""
 
     info: CheckpointInfo
+    components: Mapping[str, Component]
+    """The networks below, as the cache keeps them."""
     vae_path: Path | None
     """The autoencoder's own file; None where it is the checkpoint's."""
     family: Family
@@ -44,6 +48,7 @@ class Model:
     previewer: Previewer
     levels: NoiseLevels
     prediction_type: PredictionType
+    adapters: AdapterStack
 
     def predict(self, x: Tensor, timestep: float, condition: Condition) -> Tensor:
         """The U-Net's answer, (rows, C, h, w) float32, to the scaled latent `x` of the same shape."""
@@ -63,9 +68,9 @@ class Model:
 
 
 def assemble(
-    source: CheckpointSource, modules: Mapping[str, nn.Module], device: Device, *, vae_path: Path | None = None
+    source: CheckpointSource, components: Mapping[str, Component], device: Device, *, vae_path: Path | None = None
 ) -> Model:
-    """The model of `modules`, by their names in `source` and already where and as they are to run.
+    """The model of `components`, by their names in `source` and already where and as they are to run.
 
     `vae_path` is the file that the autoencoder came from instead of the checkpoint.
 
@@ -73,21 +78,24 @@ def assemble(
     """
     info = source.info
     family = FAMILIES[info.family]
+    modules = {name: component.module for name, component in components.items()}
     unet: Any = modules["unet"]
     codec = LatentCodec(modules["vae"], device)
     levels, prediction_type = _noise_of(source)
     return Model(
         info=info,
+        components=components,
         vae_path=vae_path,
         family=family,
         device=device,
         unet=unet,
         inputs=_inputs_of(source, unet, modules, codec),
-        text_encoder=_text_encoder_of(source, family, modules),
+        text_encoder=_text_encoder_of(source, family, components),
         codec=codec,
         previewer=Previewer(codec, modules.get("tiny_decoder"), family.adapter_base),
         levels=levels,
         prediction_type=prediction_type,
+        adapters=AdapterStack(components, family, unet.config),
     )
 
 

@@ -1,0 +1,201 @@
+"""Which networks are kept: shared, bounded, never stale, and gone to the last byte."""
+
+import ctypes
+import gc
+import shutil
+import weakref
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.conftest import CPU
+from tests.model_files import write_diffusers_file, write_original_layout
+from tests.models import write_checkpoint
+from webui.errors import ModelNotFound, UnsupportedModel
+from webui.library.catalog import Library
+from webui.pipeline.components import Component, ComponentCache, default_budget_bytes
+from webui.pipeline.manager import PipelineManager
+from webui.pipeline.model import Model
+
+
+@pytest.fixture
+def models(tiny_models_dir: Path, tmp_path: Path) -> Path:
+    """Checkpoints "a", "b" (of another seed) and "c" (a's, with b's U-Net)."""
+    checkpoints = tmp_path / "checkpoints"
+    shutil.copytree(tiny_models_dir / "checkpoints" / "tiny", checkpoints / "a")
+    write_checkpoint(checkpoints / "b", seed=7)
+    shutil.copytree(checkpoints / "a", checkpoints / "c")
+    shutil.copytree(checkpoints / "b" / "unet", checkpoints / "c" / "unet", dirs_exist_ok=True)
+    return tmp_path
+
+
+def manager_of(models: Path, *, cache_bytes: int = 0) -> PipelineManager:
+    return PipelineManager(Library([models], models / "cache"), CPU, cache_bytes=cache_bytes)
+
+
+def mapped(models: Path) -> list[str]:
+    """Model files that are mapped into this process (Linux)."""
+    return [line for line in Path("/proc/self/maps").read_text().splitlines() if str(models / "checkpoints") in line]
+
+
+def test_a_checkpoint_that_is_kept_is_not_read_again(models: Path) -> None:
+    manager = manager_of(models)
+    first = manager.load("a")
+    manager.load("b")
+    assert not manager.is_loaded("a")
+    assert manager.load("a") is first
+    assert manager.is_loaded("a")
+
+
+def test_checkpoints_share_the_networks_that_are_equal(models: Path) -> None:
+    manager = manager_of(models)
+    a, b, c = manager.load("a"), manager.load("b"), manager.load("c")
+    assert c.codec.vae is a.codec.vae
+    assert c.text_encoder.encoders[0].model is a.text_encoder.encoders[0].model
+    assert c.unet is b.unet
+    assert c.unet is not a.unet
+    assert b.codec.vae is not a.codec.vae
+
+
+def test_sharing_looks_at_every_value(models: Path) -> None:
+    path = models / "checkpoints" / "c" / "vae" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(path)
+    tensors["decoder.conv_in.weight"][3, 1, 0, 0] += 0.5
+    save_file(tensors, path)
+    manager = manager_of(models)
+    assert manager.load("a").codec.vae is not manager.load("c").codec.vae
+
+
+def size_of(manager: PipelineManager, name: str) -> int:
+    manager.load(name)
+    return manager.cache.used_bytes
+
+
+def test_the_least_recently_used_goes_first_and_what_is_in_use_stays(models: Path) -> None:
+    size = size_of(manager_of(models), "a")
+    write_checkpoint(models / "checkpoints" / "d", seed=8)
+    manager = manager_of(models, cache_bytes=2 * size)
+    a, b = manager.load("a"), manager.load("b")
+    assert manager.load("a") is a
+    manager.load("d")
+    assert manager.cache.used_bytes <= 2 * size
+    assert manager.load("a") is a
+    assert manager.load("b") is not b
+
+
+def test_a_checkpoint_larger_than_the_budget_still_runs_alone(models: Path) -> None:
+    manager = manager_of(models, cache_bytes=1)
+    size = size_of(manager, "a")
+    manager.load("b")
+    assert manager.cache.used_bytes == size
+
+
+def test_switching_fifty_times_leaves_nothing_behind(models: Path) -> None:
+    manager = manager_of(models, cache_bytes=1)
+    for name in ("a", "b", "a", "b"):
+        manager.load(name)
+    gc.collect()
+    ghosts: list[weakref.ref[Model]] = []
+    tensors, resident = count_tensors(), resident_bytes()
+    for _ in range(25):
+        for name in ("a", "b"):
+            ghosts.append(weakref.ref(manager.load(name).unet))
+    gc.collect()
+    assert sum(ghost() is not None for ghost in ghosts) == 1
+    assert count_tensors() == tensors
+    assert resident_bytes() - resident < 30e6
+    assert not [line for line in mapped(models) if "/a/" in line]
+
+
+def test_what_is_unloaded_is_gone_to_the_last_byte(models: Path) -> None:
+    manager = manager_of(models)
+    gc.collect()
+    before = count_tensors()
+    weights = [weakref.ref(weight) for weight in manager.load("a").unet.parameters()]
+    manager.load("c")
+    manager.unload()
+    gc.collect()
+    assert all(weight() is None for weight in weights)
+    assert count_tensors() == before
+    assert manager.cache.used_bytes == 0
+    assert mapped(models) == []
+
+
+def count_tensors() -> int:
+    return sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
+
+
+def resident_bytes() -> int:
+    if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)
+    return int(psutil.Process().memory_info().rss)
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 1])
+def test_a_load_that_fails_leaves_the_old_model_in_place(models: Path, cache_bytes: int) -> None:
+    manager = manager_of(models, cache_bytes=cache_bytes)
+    old = manager.load("a")
+    config = models / "checkpoints" / "b" / "unet" / "config.json"
+    config.write_text(config.read_text().replace('"cross_attention_dim": 32', '"cross_attention_dim": 48'))
+    with pytest.raises(UnsupportedModel, match="another shape"):
+        manager.load("b")
+    assert manager.is_loaded("a")
+    assert manager.load("a") is old
+
+
+@pytest.fixture
+def single_files(tmp_path: Path) -> Path:
+    """Checkpoint "one" as a single file, "bare" without its VAE, and the VAE "other"."""
+    for folder in ("checkpoints", "vae"):
+        (tmp_path / folder).mkdir()
+    write_original_layout(tmp_path / "checkpoints" / "one.safetensors")
+    write_original_layout(tmp_path / "checkpoints" / "bare.safetensors", vae=False)
+    write_diffusers_file(tmp_path / "vae" / "other.safetensors", components=("vae",), bare=True, seed=1)
+    return tmp_path
+
+
+def test_the_vae_beside_a_checkpoint_is_taken_unless_its_own_is_asked_for(single_files: Path) -> None:
+    manager = manager_of(single_files)
+    own, other = manager.load("one").codec.vae, manager.load("one", vae="other").codec.vae
+    shutil.copy(single_files / "vae" / "other.safetensors", single_files / "checkpoints" / "one.vae.safetensors")
+    assert manager.load("one").codec.vae is other
+    assert manager.load("one", vae="None").codec.vae is own
+
+
+def test_a_vae_can_be_chosen_by_name(single_files: Path) -> None:
+    manager = manager_of(single_files)
+    own, other = manager.load("one").codec.vae, manager.load("one", vae="other").codec.vae
+    assert not torch.equal(own.decoder.conv_in.weight, other.decoder.conv_in.weight)
+    assert manager.load("bare", vae="other").codec.vae is other
+    assert manager.load("one").codec.vae is own
+    with pytest.raises(ModelNotFound, match="VAE"):
+        manager.load("one", vae="nothing")
+
+
+def test_a_checkpoint_without_a_vae_says_what_to_do(single_files: Path) -> None:
+    with pytest.raises(UnsupportedModel, match=r"VAE.*Choose a VAE for it"):
+        manager_of(single_files).load("bare")
+
+
+def test_the_budget_is_a_share_of_the_machine() -> None:
+    assert 0 < default_budget_bytes() <= psutil.virtual_memory().total / 2
+
+
+def component(size_bytes: int) -> Component:
+    source = type("Source", (), {"close": lambda self: None})()
+    return Component(name="vae", module=torch.nn.Identity(), source=source, dtype=torch.float32, size_bytes=size_bytes)
+
+
+def test_room_is_made_only_as_far_as_it_is_needed() -> None:
+    cache = ComponentCache(100)
+    parts = [component(30) for _ in range(3)]
+    for part in parts:
+        cache.add(part)
+    cache.pin([parts[0]])
+    cache.make_room(20)
+    assert [part in cache for part in parts] == [True, False, True]
+    cache.make_room(1000)
+    assert [part in cache for part in parts] == [True, False, False]
