@@ -5,6 +5,7 @@ import socket
 import threading
 import webbrowser
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -14,7 +15,9 @@ from webui.generation.events import ImageReady
 from webui.images.store import ImageStore
 from webui.jobs.worker import JobContext, Runner, Worker
 from webui.library.catalog import Library
-from webui.services import GENERATE, Services
+from webui.library.downloads.download import DownloadRequest
+from webui.library.header import Header
+from webui.services import DOWNLOAD, GENERATE, NETWORK_LANE, Services
 from webui.settings import Settings
 
 if TYPE_CHECKING:
@@ -60,6 +63,23 @@ def build_runners(services: Services) -> Mapping[str, Runner]:
     return {GENERATE: run_generation}
 
 
+def build_download_worker(services: Services) -> Worker:
+    """Fetches models beside whatever the device does."""
+
+    def run_download(context: JobContext) -> None:
+        request = DownloadRequest.model_validate(context.job.payload)
+        services.downloads.get(request, report=context.report, check=context.cancel.check, read_pickle=header_of_pickle)
+
+    return Worker(services.queue, lambda: {DOWNLOAD: run_download}, lane=NETWORK_LANE)
+
+
+def header_of_pickle(path: Path) -> Header:
+    """Imports torch, which only old files need."""
+    from webui.pipeline.pickles import read_pickle_header
+
+    return read_pickle_header(path)
+
+
 def preload_starter(generator: "Generator", services: Services) -> None:
     """Reads the small model that most first pictures are made with, so that they need not wait for it."""
     if not any(info.name == STARTER and not info.problem for info in services.checkpoints()):
@@ -91,17 +111,19 @@ def serve(settings: Settings) -> None:
     prepare_data_dir(settings)
     services = Services(settings)
     services.discard_unused_inputs()
-    worker = Worker(services.queue, lambda: build_runners(services))
+    workers = (Worker(services.queue, lambda: build_runners(services)), build_download_worker(services))
     config = uvicorn.Config(_build_page(services), log_level="warning", timeout_graceful_shutdown=2)
 
     def when_ready() -> None:
         _announce(settings, listener.getsockname()[1])
-        worker.start()
+        for worker in workers:
+            worker.start()
 
     try:
         _Server(config, when_ready).run(sockets=[listener])
     finally:
-        worker.stop(STOP_TIMEOUT_S)
+        for worker in workers:
+            worker.stop(STOP_TIMEOUT_S)
         services.close()
 
 

@@ -14,7 +14,13 @@ from webui.generation.request import MAX_SEED, GenerationRequest, Inpaint
 from webui.images.metadata import read_metadata
 from webui.images.store import ImageStore, InputStore
 from webui.jobs.queue import JobHandle, JobQueue
-from webui.library.catalog import CheckpointInfo, Library
+from webui.jobs.record import JobState
+from webui.library.catalog import CheckpointInfo, Library, tokenizer_folder
+from webui.library.downloads.addresses import parse_url
+from webui.library.downloads.client import Access
+from webui.library.downloads.download import DownloadRequest, Downloads
+from webui.library.downloads.events import DOWNLOAD_EVENTS
+from webui.library.downloads.sources import Sites
 from webui.prompt.chunks import count_tokens
 from webui.prompt.grammar import parse_prompt
 from webui.prompt.tokenizer import ClipTokenizer
@@ -22,6 +28,9 @@ from webui.settings import CHECKOUT, Settings
 
 GENERATE = "generate"
 """The kind of a generation job."""
+DOWNLOAD = "download"
+"""The kind of a job that fetches a model."""
+NETWORK_LANE = "network"
 
 
 class Services:
@@ -32,7 +41,10 @@ class Services:
         self.library = build_library(settings)
         self.outputs = ImageStore(settings.outputs_dir)
         self.inputs = InputStore(settings.inputs_dir)
-        self.queue = JobQueue(settings.database, event_types=GENERATION_EVENTS)
+        self.queue = JobQueue(
+            settings.database, event_types=(*GENERATION_EVENTS, *DOWNLOAD_EVENTS), lanes={DOWNLOAD: NETWORK_LANE}
+        )
+        self.downloads = downloads_of(settings)
         self._tokenizers: dict[Path, ClipTokenizer] = {}
 
     def checkpoints(self) -> list[CheckpointInfo]:
@@ -43,6 +55,19 @@ class Services:
         """Queues `request`; a missing seed is drawn here. Raises ModelNotFound or UnsupportedModel at once."""
         self.library.find_checkpoint(request.checkpoint)
         return self.queue.submit(GENERATE, self._to_payload(with_seed(request)), owner=owner)
+
+    def download(self, request: DownloadRequest, *, owner: str) -> JobHandle:
+        """Queues a download, or gives the one that the owner has asked for already. Raises InvalidRequest at once."""
+        if not self.settings.downloads:
+            raise InvalidRequest(
+                "source", "Getting models is switched off here.", hint="The setting is `downloads` (WEBUI_DOWNLOADS)."
+            )
+        self.downloads.source_of(request)
+        payload = request.model_dump()
+        for job in self.queue.jobs(owner=owner, states={JobState.QUEUED, JobState.RUNNING}):
+            if job.kind == DOWNLOAD and job.payload == payload:
+                return self.queue.handle(job.id)
+        return self.queue.submit(DOWNLOAD, payload, owner=owner)
 
     def request_of(self, job_id: str) -> GenerationRequest:
         """The request of a generation job, with its seed and pictures."""
@@ -60,9 +85,10 @@ class Services:
     def count_tokens(self, text: str, checkpoint: str) -> tuple[int, int]:
         """(tokens of `text`, tokens at which the next chunk starts), by the checkpoint's tokenizer."""
         info = self.library.find_checkpoint(checkpoint)
-        if info.path not in self._tokenizers:
-            self._tokenizers[info.path] = ClipTokenizer(info.path / "tokenizer")
-        return count_tokens(parse_prompt(text), self._tokenizers[info.path])
+        folder = tokenizer_folder(info)
+        if folder not in self._tokenizers:
+            self._tokenizers[folder] = ClipTokenizer(folder)
+        return count_tokens(parse_prompt(text), self._tokenizers[folder])
 
     def restore(self, source: Path | bytes) -> RestoredSettings:
         """The settings a picture was made with. Raises InvalidRequest if it carries none."""
@@ -107,6 +133,25 @@ def models_dirs(settings: Settings) -> tuple[Path, ...]:
     """The user's models first, then those that ship with the program."""
     shipped = CHECKOUT / "models"
     return (settings.models_dir,) if settings.models_dir == shipped else (settings.models_dir, shipped)
+
+
+def downloads_of(settings: Settings, *, anywhere: bool = False) -> Downloads:
+    """Fetching as the settings have it. Raises InvalidRequest for addresses of sites that are none."""
+    plain_http = settings.private_downloads
+    sites = Sites(
+        hugging_face=parse_url(settings.hf_endpoint, plain_http=plain_http),
+        civitai=parse_url(settings.civitai_endpoint, plain_http=plain_http),
+    )
+    tokens = {
+        sites.hugging_face.origin: settings.hf_token.get_secret_value(),
+        sites.civitai.origin: settings.civitai_token.get_secret_value(),
+    }
+    access = Access(
+        tokens={origin: token for origin, token in tokens.items() if token},
+        private=settings.private_downloads,
+        proxy=settings.download_proxy,
+    )
+    return Downloads(models_dir=settings.models_dir, sites=sites, access=access, anywhere=anywhere)
 
 
 def with_seed(request: GenerationRequest) -> GenerationRequest:

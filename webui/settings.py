@@ -6,7 +6,7 @@ Priority: command line, `WEBUI_*` environment variables, `webui.toml` in the dat
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import AliasChoices, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from webui.errors import InvalidRequest
@@ -28,6 +28,31 @@ class Settings(BaseSettings):
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(default="auto", description="Where models run.")
     dtype: Literal["auto", "fp32", "fp16", "bf16"] = Field(default="auto", description="Precision of the networks.")
     max_image_pixels: int = Field(default=64_000_000, gt=0, description="Largest picture that may be opened.")
+    downloads: bool = Field(default=True, description="Whether the page may fetch models from the network.")
+    private_downloads: bool = Field(
+        default=False, description="Fetch models also by plain http, and from this machine and private networks."
+    )
+    download_proxy: str = Field(
+        default="",
+        pattern=r"^(https?://[^\s/]+/?)?$",
+        description="HTTP proxy to fetch models through, such as http://proxy:3128.",
+    )
+    hf_endpoint: str = Field(
+        default="https://huggingface.co",
+        validation_alias=AliasChoices("webui_hf_endpoint", "hf_endpoint"),
+        description="Hugging Face, or a mirror of it.",
+    )
+    hf_token: SecretStr = Field(
+        default=SecretStr(""),
+        validation_alias=AliasChoices("webui_hf_token", "hf_token"),
+        description="Token for gated and private models of Hugging Face.",
+    )
+    civitai_endpoint: str = Field(default="https://civitai.com", description="Civitai, or a mirror of it.")
+    civitai_token: SecretStr = Field(
+        default=SecretStr(""),
+        validation_alias=AliasChoices("webui_civitai_token", "civitai_token", "civitai_api_token"),
+        description="API token for models of Civitai that ask for a login.",
+    )
 
     @classmethod
     def settings_customise_sources(

@@ -22,8 +22,9 @@ from webui.generation.events import ImageReady, Note, StepPreview
 from webui.jobs.events import Cancelled, Failed, Finished, JobEvent, Progress, Queued, Started
 from webui.jobs.queue import JobHandle
 from webui.jobs.record import JobRecord, JobState
-from webui.services import GENERATE, Services
+from webui.services import DOWNLOAD, GENERATE, Services
 from webui.ui.controls import LABELS, Task
+from webui.ui.downloads import brief_download
 
 ACTIVE = frozenset({JobState.QUEUED, JobState.RUNNING})
 ENDED = frozenset({JobState.FINISHED, JobState.FAILED, JobState.CANCELLED})
@@ -128,11 +129,13 @@ class JobViews:
         of what it has of that already.
         """
         queue = self._services.queue
-        active = [job for job in queue.jobs(owner=owner, states=ACTIVE) if job.kind == GENERATE][::-1]
+        busy = queue.jobs(owner=owner, states=ACTIVE)[::-1]
+        active = [job for job in busy if job.kind == GENERATE]
         ended = [job for job in queue.jobs(owner=owner, states=ENDED) if job.kind == GENERATE and self._ran(job)]
         shown = _foreground([*active, *ended], task, picked, kept)
         answer: dict[str, Any] = {
-            "jobs": [self._brief(job) for job in active],
+            "jobs": [self._brief(job) for job in active]
+            + [brief_download(queue, job) for job in busy if job.kind == DOWNLOAD],
             "recent": self._recent([job for job in ended if task_of(job.payload) == task]),
             "shown": None,
         }

@@ -55,11 +55,16 @@ class ModelServer:
         self.files: dict[str, Served] = {}
         self.seen: list[Seen] = []
         self._http = _Quiet(("127.0.0.1", 0), self._handler())
-        self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        self._other = _Quiet(("127.0.0.1", 0), self._handler())
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self._http.server_address[1]}"
+
+    @property
+    def other_url(self) -> str:
+        """The same files under another origin."""
+        return f"http://127.0.0.1:{self._other.server_address[1]}"
 
     def asked(self, path: str) -> list[Seen]:
         return [seen for seen in self.seen if urlsplit(seen.path).path == path]
@@ -96,12 +101,15 @@ class ModelServer:
 
     @contextmanager
     def running(self) -> Iterator["ModelServer"]:
-        self._thread.start()
+        servers = (self._http, self._other)
+        for server in servers:
+            threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         try:
             yield self
         finally:
-            self._http.shutdown()
-            self._http.server_close()
+            for server in servers:
+                server.shutdown()
+                server.server_close()
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         server = self

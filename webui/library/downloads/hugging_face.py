@@ -55,12 +55,16 @@ def plan_hugging_face(source: HuggingFaceSource, client: Client, site: Url, *, f
                 f"{source.repository} has no file '{source.file}'.",
                 hint=_choices(source, list(listed.values())),
             )
-        return Plan(title=source.repository, files=(remote(chosen, _file_name(source, chosen)),), card=card)
+        return _single(remote(chosen, _file_name(source, chosen)), card)
     if "model_index.json" in listed:
         files = tuple(remote(file, path) for path, file in _folder_files(source, listed, fp16, allow_pickle).items())
         return Plan(title=source.repository, files=files, folder=True, card=card)
     chosen = _only_model(source, list(listed.values()), allow_pickle)
-    return Plan(title=source.repository, files=(remote(chosen, _file_name(source, chosen)),), card=card)
+    return _single(remote(chosen, _file_name(source, chosen)), card)
+
+
+def _single(file: RemoteFile, card: Mapping[str, str]) -> Plan:
+    return Plan(title=file.path, files=(file,), card=card)
 
 
 def _repository(source: HuggingFaceSource, client: Client, site: Url) -> tuple[dict[str, _Listed], dict[str, str]]:

@@ -1,0 +1,129 @@
+"""What the pages show of downloads: jobs that fetch models, folded from their events."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from webui.jobs.events import Failed
+from webui.jobs.queue import JobQueue
+from webui.jobs.record import JobRecord, JobState
+from webui.library.downloads.download import DownloadRequest
+from webui.library.downloads.events import DownloadFound, DownloadProgress, ModelSaved
+from webui.services import DOWNLOAD, Services
+
+MAX_SHOWN = 12
+MINUTE_S = 60.0
+
+
+@dataclass(slots=True, kw_only=True)
+class DownloadView:
+    """One download at one moment."""
+
+    title: str
+    found: DownloadFound | None = None
+    progress: DownloadProgress | None = None
+    saved: ModelSaved | None = None
+    failed: Failed | None = None
+
+
+def view_of(queue: JobQueue, job: JobRecord) -> DownloadView:
+    view = DownloadView(title=str(job.payload["name"] or job.payload["source"]))
+    for _, event in queue.handle(job.id).events(follow=False):
+        match event:
+            case DownloadFound():
+                view.found = event
+                view.title = event.title
+            case DownloadProgress():
+                view.progress = event
+            case ModelSaved():
+                view.saved = event
+            case Failed():
+                view.failed = event
+    return view
+
+
+def brief_download(queue: JobQueue, job: JobRecord) -> dict[str, Any]:
+    """A line of the side bar's list of jobs."""
+    view = view_of(queue, job)
+    status = (
+        f"Place {(job.position or 0) + 1} among the downloads" if job.state == JobState.QUEUED else status_text(view)
+    )
+    return {
+        "id": job.id,
+        "task": DOWNLOAD,
+        "state": str(job.state),
+        "prompt": view.title,
+        "status": status,
+        "place": (job.position or 0) + 1,
+        "step": 0 if view.progress is None else view.progress.done,
+        "num_steps": 0 if view.progress is None else view.progress.total or 0,
+    }
+
+
+def list_downloads(services: Services, owner: str) -> list[dict[str, Any]]:
+    """The owner's downloads, newest first; of equal requests only the latest."""
+    seen: set[str] = set()
+    shown: list[dict[str, Any]] = []
+    for job in services.queue.jobs(owner=owner):
+        if job.kind != DOWNLOAD or (request := str(sorted(job.payload.items()))) in seen or len(shown) == MAX_SHOWN:
+            continue
+        seen.add(request)
+        shown.append(_in_full(services, job))
+    return shown
+
+
+def status_text(view: DownloadView) -> str:
+    """ "1.2 of 6.9 GB · 45.3 MB/s · 2 min left"."""
+    progress = view.progress
+    if progress is None:
+        return "Asking the site"
+    parts = [amount(progress.done, progress.total)]
+    if progress.bytes_per_s > 0:
+        parts.append(f"{progress.bytes_per_s / 1e6:.1f} MB/s")
+    if progress.seconds_left is not None:
+        parts.append(f"{duration(progress.seconds_left)} left")
+    return " · ".join(parts)
+
+
+def amount(done: int, total: int | None) -> str:
+    """In the unit of the larger one: "12 of 134 MB"; decimal, as sites and disks are sold."""
+    largest = total or done
+    unit, name = next(((unit, name) for unit, name in ((1e9, "GB"), (1e6, "MB")) if largest >= unit), (1e3, "kB"))
+    digits = 1 if unit == 1e9 or largest / unit < 10 else 0
+    shown = f"{done / unit:.{digits}f}"
+    return f"{shown} {name}" if total is None else f"{shown} of {total / unit:.{digits}f} {name}"
+
+
+def duration(seconds: float) -> str:
+    if seconds < MINUTE_S:
+        return f"{max(seconds, 1):.0f} s"
+    minutes = round(seconds / MINUTE_S)
+    return f"{minutes} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+
+
+def _in_full(services: Services, job: JobRecord) -> dict[str, Any]:
+    view = view_of(services.queue, job)
+    stopped = job.state in (JobState.CANCELLED, JobState.FAILED)
+    can_resume = stopped and services.downloads.has_part(DownloadRequest.model_validate(job.payload))
+    return {
+        "id": job.id,
+        "state": str(job.state),
+        "title": view.title,
+        "source": job.payload["source"],
+        "status": _ended_text(view, job) if job.state.ended else brief_download(services.queue, job)["status"],
+        "done": 0 if view.progress is None else view.progress.done,
+        "total": None if view.progress is None else view.progress.total,
+        "hint": "" if view.failed is None else view.failed.hint,
+        "kept": can_resume,
+    }
+
+
+def _ended_text(view: DownloadView, job: JobRecord) -> str:
+    if view.saved is not None:
+        folder = Path(view.saved.path).parent.name
+        if view.saved.already_there:
+            return f"Is in {folder} already"
+        return f"In {folder} · {amount(view.saved.size, None)}"
+    if view.failed is not None:
+        return view.failed.message
+    return "Stopped"
