@@ -28,7 +28,7 @@ def request_from_options(
 ) -> GenerationRequest:
     """`values` are fields of `Parameters` as typed.
 
-    A size that is not given is the picture's or the checkpoint's own, a CFG scale the checkpoint's.
+    A size that is not given is the picture's or the checkpoint's own; steps and CFG scale are the checkpoint's.
     """
     if mask is not None and init is None:
         raise InvalidRequest("mask", "--mask needs a picture to paint on.", hint="Add --init PICTURE.")
@@ -39,7 +39,13 @@ def request_from_options(
     info = preferred.get(str(values.get("checkpoint", "starter")), usable[0])
     image = flatten(_open(init, max_pixels)) if init else None
     width, height = _native_or_own_size(image, info.native_size)
-    own = {"checkpoint": info.name, "width": width, "height": height, "guidance_scale": info.guidance_scale}
+    own = {
+        "checkpoint": info.name,
+        "width": width,
+        "height": height,
+        "num_inference_steps": info.num_inference_steps,
+        "guidance_scale": info.guidance_scale,
+    }
     filled: dict[str, Any] = {**own, **values}
     filled["task"] = "txt2img" if init is None else "img2img" if mask is None else "inpaint"
     return build_request(

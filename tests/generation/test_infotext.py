@@ -160,3 +160,5 @@ def test_what_only_some_models_use_is_not_told_of_others() -> None:
     text = metadata_of(request, seed=1, size=(512, 512)).infotext
     assert "Image CFG scale" not in text
     assert "VAE" not in text
+    text = metadata_of(request, seed=1, size=(512, 512), made_with={"Image CFG scale": "1.2"}).infotext
+    assert restore_settings(ImageMetadata(infotext=text, request_json="")).values["image_guidance_scale"] == 1.2

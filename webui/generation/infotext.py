@@ -12,7 +12,7 @@ from typing import Any
 import webui
 from webui.errors import InvalidRequest
 from webui.generation.parameters import Parameters, parameters_of, parse_parameters
-from webui.generation.request import AUTOMATIC_VAE, DEFAULT_IMAGE_GUIDANCE_SCALE, GenerationRequest, Inpaint
+from webui.generation.request import AUTOMATIC_VAE, GenerationRequest, Inpaint
 from webui.images.infotext import Infotext, format_infotext, parse_infotext
 from webui.images.metadata import ImageMetadata
 from webui.pipeline.samplers import find_sampler
@@ -54,8 +54,6 @@ def _infotext_of(
         "Size": f"{request.width}x{request.height}",
         "Model": request.checkpoint,
     }
-    if sampling.image_guidance_scale != DEFAULT_IMAGE_GUIDANCE_SCALE:
-        fields["Image CFG scale"] = f"{sampling.image_guidance_scale:g}"
     if request.vae != AUTOMATIC_VAE:
         fields["VAE"] = request.vae
     if request.init is not None:

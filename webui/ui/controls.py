@@ -36,12 +36,14 @@ LABELS: Mapping[str, str] = {
     "schedule": "Schedule type",
     "steps": "Steps",
     "cfg_scale": "CFG scale",
+    "image_cfg_scale": "Image CFG scale",
     "width": "Width",
     "height": "Height",
     "batch_count": "Batch count",
     "batch_size": "Batch size",
     "seed": "Seed",
     "clip_skip": "Clip skip",
+    "vae": "VAE",
     "image_format": "File format",
     "strength": "Denoising strength",
     "resize_mode": "Resize mode",
@@ -59,6 +61,7 @@ IMAGE_FORMATS = (("PNG", "png"), ("JPEG", "jpeg"), ("WebP", "webp"))
 MASK_AREAS = (("Whole picture", "whole"), ("Only masked", "masked"))
 MASK_MODES = (("Inpaint masked", "masked"), ("Inpaint not masked", "not masked"))
 EXIF_ORIENTATION = 0x0112
+MAX_IMAGE_CFG_SCALE = 3.0
 MAX_NATIVE_AREAS = 1.5
 """Up to this many times the native area a picture keeps its own size."""
 MASKED_CONTENTS = ("fill", "original", "latent noise", "latent nothing")
@@ -71,12 +74,14 @@ _PARAMETERS: Mapping[str, str] = {
     "schedule": "schedule",
     "steps": "num_inference_steps",
     "cfg_scale": "guidance_scale",
+    "image_cfg_scale": "image_guidance_scale",
     "width": "width",
     "height": "height",
     "batch_count": "num_batches",
     "batch_size": "batch_size",
     "seed": "seed",
     "clip_skip": "clip_skip",
+    "vae": "vae",
     "image_format": "image_format",
     "strength": "strength",
     "resize_mode": "resize_mode",
@@ -102,7 +107,7 @@ _CONTROL_OF_FIELD: Mapping[str, str] = {
 _WHOLE_NUMBERS = frozenset(
     {"steps", "width", "height", "batch_count", "batch_size", "clip_skip", "mask_blur", "mask_padding"}
 )
-_NUMBERS = frozenset({"cfg_scale", "strength"})
+_NUMBERS = frozenset({"cfg_scale", "image_cfg_scale", "strength"})
 
 
 def build_request(task: Task, form: Mapping[str, Any], *, max_pixels: int) -> GenerationRequest:
@@ -247,12 +252,14 @@ _SHOWABLE: Mapping[str, Callable[[Any], bool]] = {
     "schedule": _one_of(SCHEDULES),
     "steps": _between(1, MAX_STEPS),
     "cfg_scale": _between(1, 30),
+    "image_cfg_scale": _between(0, MAX_IMAGE_CFG_SCALE),
     "width": _between(64, MAX_SIDE_PX),
     "height": _between(64, MAX_SIDE_PX),
     "batch_count": _between(1, MAX_BATCHES),
     "batch_size": _between(1, MAX_BATCH_SIZE),
     "seed": _between(-1, MAX_SEED),
     "clip_skip": _between(1, 12),
+    "vae": lambda value: isinstance(value, str),
     "image_format": _one_of(value for _, value in IMAGE_FORMATS),
     "strength": _between(0, 1),
     "resize_mode": _one_of(value for _, value in RESIZE_MODES),
