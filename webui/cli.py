@@ -27,11 +27,16 @@ GENERATE_OPTIONS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "--seed": ("seed", "first seed; random if not given"),
         "--sampler": ("sampler", 'sampling method ("Euler a")'),
         "--schedule": ("schedule", "schedule type (Automatic)"),
-        "--steps": ("num_inference_steps", "sampling steps (20)"),
+        "--steps": ("num_inference_steps", "sampling steps (default: the checkpoint's own, mostly 20)"),
         "--cfg-scale": (
             "guidance_scale",
             "how strictly to follow the prompt (default: the checkpoint's own, mostly 7)",
         ),
+        "--image-cfg-scale": (
+            "image_guidance_scale",
+            "how closely to follow the picture, for instruct-pix2pix checkpoints (1.5)",
+        ),
+        "--vae": ("vae", "Automatic, None (the checkpoint's own) or the name of a file in models/vae (Automatic)"),
         "--eta": ("eta", "fresh noise per step, for samplers that add some"),
         "--clip-skip": ("clip_skip", "layers of the text encoder to leave out (0)"),
         "--strength": ("strength", "denoising strength, 0 keeps the picture, 1 ignores it (0.75)"),
