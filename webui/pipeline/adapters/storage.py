@@ -6,24 +6,21 @@ are used once per merge. An open adapter costs no memory.
 
 import json
 import math
-import pickle
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
 from webui.errors import UnsupportedModel
 from webui.library.header import Header, TensorInfo, read_header
+from webui.pipeline.pickles import DTYPE_NAMES, PICKLE_SUFFIXES, read_pickle
+from webui.pipeline.weight_files import stamp_of
 
-DTYPES: Mapping[str, torch.dtype] = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
-    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
-}  # fmt: skip
+DTYPES: Mapping[str, torch.dtype] = MappingProxyType({name: dtype for dtype, name in DTYPE_NAMES.items()})
 """safetensors' words for types."""
 
 
@@ -68,7 +65,7 @@ class StoredTensors(Mapping[str, Tensor]):
 
 def open_contents(path: Path) -> Contents:
     """Raises UnsupportedModel for a file that cannot be read."""
-    return _open_safetensors(path) if path.suffix.lower() == ".safetensors" else _open_pickle(path)
+    return _open_pickle(path) if path.suffix.lower() in PICKLE_SUFFIXES else _open_safetensors(path)
 
 
 def _open_safetensors(path: Path) -> Contents:
@@ -77,10 +74,10 @@ def _open_safetensors(path: Path) -> Contents:
     unknown = sorted({info.dtype for info in header.tensors.values()} - set(DTYPES))
     if unknown:
         raise UnsupportedModel(path, f"its weights are of the type {', '.join(unknown)}, which is not known here")
-    stamp = _stamp(path)
+    stamp = stamp_of(path)
 
     def read(key: str) -> Tensor:
-        if _stamp(path) != stamp:
+        if stamp_of(path) != stamp:
             raise UnsupportedModel(path, "it was changed while it was in use", hint="Try again: it is read anew.")
         info = header.tensors[key]
         return _read_tensor(path, info, header.data_start + offsets[key])
@@ -111,14 +108,6 @@ def _offsets(path: Path) -> dict[str, int]:
     return {name: int(entry["data_offsets"][0]) for name, entry in entries.items() if name != "__metadata__"}
 
 
-def _stamp(path: Path) -> tuple[int, int]:
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise UnsupportedModel(path, f"it cannot be read ({error.strerror or error})") from error
-    return status.st_size, status.st_mtime_ns
-
-
 def _is_finite(tensor: Tensor) -> bool:
     """A sum is NaN or infinite if a value is, and needs no second array as isfinite() does."""
     values = tensor if tensor.itemsize > 1 else tensor.float()
@@ -126,29 +115,7 @@ def _is_finite(tensor: Tensor) -> bool:
 
 
 def _open_pickle(path: Path) -> Contents:
-    tensors, metadata = _load_pickle(path)
-    names = {dtype: name for name, dtype in DTYPES.items()}
-    infos = {key: TensorInfo(names.get(t.dtype, str(t.dtype)), tuple(t.shape)) for key, t in tensors.items()}
-    return Contents(path=path, header=Header(tensors=infos, metadata=metadata, data_start=0), read=tensors.__getitem__)
-
-
-def _load_pickle(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of a .pt, .ckpt or .bin, also from below "state_dict". Only weights are unpickled, no code is run."""
-    try:
-        loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UnsupportedModel(
-            path,
-            "it holds more than weights, and opening it could run code",
-            hint="Convert it to .safetensors with the program that made it.",
-        ) from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UnsupportedModel(
-            path, f"it is damaged ({(str(error).splitlines() or ['no reason given'])[0]})"
-        ) from error
-    if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
-        loaded = loaded["state_dict"]
-    if not isinstance(loaded, dict):
-        raise UnsupportedModel(path, f"it holds a {type(loaded).__name__} instead of named weights")
-    tensors = {str(key): value.detach() for key, value in loaded.items() if isinstance(value, Tensor)}
-    return tensors, {str(key): value for key, value in loaded.items() if isinstance(value, str)}
+    """Read whole and copied out of the file, which is small where it is so old."""
+    tensors = {key: tensor.clone() for key, tensor in read_pickle(path).items() if tensor.dtype in DTYPE_NAMES}
+    infos = {key: TensorInfo(DTYPE_NAMES[t.dtype], tuple(t.shape)) for key, t in tensors.items()}
+    return Contents(path=path, header=Header(tensors=infos, metadata={}, data_start=0), read=tensors.__getitem__)
