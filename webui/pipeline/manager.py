@@ -47,7 +47,7 @@ class PipelineManager:
 
     def __init__(self, library: Library, device: Device, *, cache_bytes: int = 0) -> None:
         """`cache_bytes` is the most that networks in memory may take; 0: half the machine's memory."""
-        self._library = library
+        self.library = library
         self.device = device
         self.cache = ComponentCache(cache_bytes or default_budget_bytes())
         self._loaded: dict[_Identity, _Loaded] = {}
@@ -62,7 +62,7 @@ class PipelineManager:
 
         Raises ModelNotFound, UnsupportedModel or OutOfDeviceMemory.
         """
-        info = self._library.find_checkpoint(name)
+        info = self.library.find_checkpoint(name)
         vae_path = self._find_vae(info, vae)
         identity = _Identity(info=info, vae=vae_path, stamps=_stamps(info.path, vae_path))
         loaded = self._loaded.get(identity)
@@ -135,7 +135,7 @@ class PipelineManager:
         if vae == AUTOMATIC:
             beside = (info.path.with_name(f"{info.path.stem}.vae{suffix}") for suffix in VAE_SUFFIXES)
             return next((path for path in beside if path.is_file()), None)
-        return self._library.find_vae(vae).path
+        return self.library.find_vae(vae).path
 
 
 def _wanted(source: CheckpointSource, vae_path: Path | None) -> dict[str, ComponentSource]:

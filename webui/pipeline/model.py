@@ -135,22 +135,22 @@ def choose_layout(unet: Any, device: Device, native_size: int) -> torch.memory_f
     return layout
 
 
-def _text_encoder_of(source: CheckpointSource, family: Family, modules: Mapping[str, nn.Module]) -> TextEncoder:
+def _text_encoder_of(source: CheckpointSource, family: Family, components: Mapping[str, Component]) -> TextEncoder:
     rules = CLIP_RULES[family.adapter_base]
-    names = [name for name in TEXT_ENCODERS if name in modules]
+    names = [name for name in TEXT_ENCODERS if name in components]
     if len(names) != len(rules.pads_with_end):
         raise UnsupportedModel(
             source.info.path, f"it has {len(names)} text encoders, {family.label} has {len(rules.pads_with_end)}"
         )
     encoders = [
         ClipEncoder(
-            modules[name],
+            components[name].module,
             ClipTokenizer(source.tokenizer(name.replace("text_encoder", "tokenizer"))),
             pads_with_end=pads_with_end,
         )
         for name, pads_with_end in zip(names, rules.pads_with_end, strict=True)
     ]
-    return TextEncoder(encoders, rules)
+    return TextEncoder(encoders, rules, weights=lambda: tuple(components[name].patches.state for name in names))
 
 
 def _inputs_of(source: CheckpointSource, unet: Any, modules: Mapping[str, nn.Module], codec: LatentCodec) -> UNetInputs:

@@ -1,7 +1,7 @@
 """Prompts as CLIP encodings: chunks of 75 tokens side by side, with emphasis, by a family's one or two encoders."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from webui.library.families import AdapterBase
-from webui.prompt.chunks import CHUNK_TOKENS, Chunk, chunk_prompt, neutral
+from webui.prompt.chunks import CHUNK_TOKENS, NO_EMBEDDINGS, Chunk, chunk_prompt, neutral
 from webui.prompt.grammar import ParsedPrompt
 from webui.prompt.tokenizer import ClipTokenizer
 
@@ -119,19 +119,29 @@ class ClipEncoder:
 class _CacheKey:
     chunks: tuple[Chunk, ...]
     layer: int
+    weights: Hashable
 
 
 class TextEncoder:
-    """A family's CLIP text models, whose encodings lie side by side; cached per prompt. All split prompts alike."""
+    """A family's CLIP text models, whose encodings lie side by side; cached per prompt. All split prompts alike.
 
-    def __init__(self, encoders: Sequence[ClipEncoder], rules: ClipRules) -> None:
+    `embeddings` are the textual inversions that a prompt may name.
+    """
+
+    def __init__(
+        self, encoders: Sequence[ClipEncoder], rules: ClipRules, *, weights: Callable[[], Hashable] = lambda: None
+    ) -> None:
+        """`weights` tells the models' current weights from all others they may get: part of what is cached under."""
         self.encoders = tuple(encoders)
+        self.embeddings = NO_EMBEDDINGS
         self._rules = rules
+        self._weights = weights
         self._cache: OrderedDict[_CacheKey, EncodedPrompt] = OrderedDict()
 
     def encode(self, prompt: ParsedPrompt, *, clip_skip: int) -> EncodedPrompt:
         """In the models' dtype. `clip_skip` layers are left out at the end, as the family counts them."""
-        key = _CacheKey(chunk_prompt(prompt, self.encoders[0].tokenizer), self._rules.layer(clip_skip))
+        chunks = chunk_prompt(prompt, self.encoders[0].tokenizer, self.embeddings)
+        key = _CacheKey(chunks, self._rules.layer(clip_skip), self._weights())
         if key in self._cache:
             self._cache.move_to_end(key)
             return self._cache[key]
@@ -151,7 +161,7 @@ class TextEncoder:
         return EncodedPrompt(context=torch.zeros_like(encoded.context), pooled=pooled)
 
     def forget(self) -> None:
-        """Drops cached encodings; needed when a text model's weights or its `embed` change."""
+        """Drops cached encodings; needed when an `embed` changes for chunks that stay the same."""
         self._cache.clear()
 
     def _encode(self, key: _CacheKey) -> EncodedPrompt:

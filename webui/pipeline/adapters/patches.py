@@ -33,11 +33,15 @@ class PristineSource(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Patch:
-    """One adapter's change of one module. Equal `key` means equal effect, `multiplier` included; it is not 0."""
+    """One adapter's change of one module. Equal `key` means equal effect, `multiplier` included; it is not 0.
+
+    `max_rank` cuts low-rank factors to their first rows, which stay as strong as in the whole; no other type has rows.
+    """
 
     key: Hashable
     group: AdapterGroup
     multiplier: float
+    max_rank: int | None = None
 
 
 Recipe = Sequence[Patch]
@@ -173,8 +177,8 @@ def _add_low_rank(weight: Tensor, recipe: Recipe) -> None:
         factors = low_rank(patch.group, tuple(weight.shape), device=weight.device)
         if factors is None:
             raise TypeError(f"'{patch.group.prefix}' is not of low rank.")
-        ups.append(_scaled_up(factors, patch.multiplier))
-        downs.append(factors.down)
+        ups.append(_scaled_up(factors, patch.multiplier)[:, : patch.max_rank])
+        downs.append(factors.down[: patch.max_rank])
     up = ups[0] if len(ups) == 1 else torch.cat(ups, dim=1)
     down = downs[0] if len(downs) == 1 else torch.cat(downs, dim=0)
     matrix, down = _as_matrix(weight, down)
