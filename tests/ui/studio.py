@@ -14,6 +14,7 @@ import uvicorn
 from PIL import Image, ImageDraw
 from playwright.sync_api import Locator, Page, expect
 
+from tests.models import write_checkpoint
 from webui.jobs.worker import Runner, Worker
 from webui.services import Services
 from webui.settings import CHECKOUT, load_settings
@@ -35,13 +36,9 @@ class Server:
 
 
 def write_paper_checkpoint(data_dir: Path) -> None:
-    """A checkpoint as the list sees it, with the starter's tokenizer and no weights; and one that cannot be used."""
-    folder = data_dir / "models" / "checkpoints" / "paper"
-    for part in ("unet", "vae", "text_encoder", "scheduler"):
-        (folder / part).mkdir(parents=True)
-    shutil.copytree(CHECKOUT / "models" / "starter" / "tokenizer", folder / "tokenizer")
-    (folder / "unet" / "config.json").write_text(json.dumps({"_class_name": "UNet2DConditionModel"}))
-    (folder / "model_index.json").write_text("{}")
+    """A tiny checkpoint with the starter's tokenizer; and one that cannot be used."""
+    folder = write_checkpoint(data_dir / "models" / "checkpoints" / "paper")
+    shutil.copytree(CHECKOUT / "models" / "starter" / "tokenizer", folder / "tokenizer", dirs_exist_ok=True)
     about = {"title": "Paper", "native_size": SIZE_PX, "example_prompts": EXAMPLES, "sample_caption": CAPTION}
     (folder / "atelier.json").write_text(json.dumps(about))
     sample = Image.new("RGB", (SIZE_PX, SIZE_PX), "#7799bb")

@@ -384,7 +384,7 @@ def test_reuse_takes_the_seed_of_the_shown_picture(user: User) -> None:
 
 def test_a_checkpoint_that_cannot_be_used_says_why(user: User) -> None:
     expect(user.page.get_by_label("Checkpoint", exact=True)).to_have_value("Paper")
-    expect(user.page.locator("#problems")).to_contain_text("broken: single-file checkpoints are not read yet")
+    expect(user.page.locator("#problems")).to_contain_text("broken: it is empty")
 
 
 def test_an_opened_picture_sets_the_size_in_its_own_shape(user: User, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from webui.library.entries import (
     checkpoint_info,
     look_into,
     model_file,
+    tokenizer_folder,
 )
 from webui.library.hashes import Hasher
 from webui.library.index import Hashes, Known, ModelIndex
@@ -35,6 +36,7 @@ __all__ = [
     "CheckpointInfo",
     "Library",
     "ModelFile",
+    "tokenizer_folder",
 ]
 
 STARTER = "starter"

@@ -23,6 +23,8 @@ DEFAULT_GUIDANCE_SCALE = 7.0
 DEFAULT_STEPS = 20
 ID_BYTES = 9
 NOTHING_BESIDE = Sidecar()
+CLIP_VOCABULARY = Path(__file__).parent / "clip"
+"""What all families' text encoders were trained with; it ships with us."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +75,12 @@ class ModelFile:
     @property
     def stamp(self) -> Stamp:
         return Stamp(self.path, self.size_bytes, self.mtime_ns)
+
+
+def tokenizer_folder(info: CheckpointInfo) -> Path:
+    """With the checkpoint's own vocabulary if it brings one."""
+    own = info.path / "tokenizer"
+    return own if (own / "merges.txt").is_file() else CLIP_VOCABULARY
 
 
 def look_into(path: Path) -> Known:
