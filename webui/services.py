@@ -10,7 +10,7 @@ from webui.errors import InvalidRequest
 from webui.generation.events import GENERATION_EVENTS
 from webui.generation.infotext import RestoredSettings, restore_settings
 from webui.generation.parameters import build_request, parameters_of, parse_parameters
-from webui.generation.request import MAX_SEED, GenerationRequest, Inpaint
+from webui.generation.request import AUTOMATIC_VAE, MAX_SEED, OWN_VAE, GenerationRequest, Inpaint
 from webui.images.metadata import read_metadata
 from webui.images.store import ImageStore, InputStore
 from webui.jobs.queue import JobHandle, JobQueue
@@ -51,9 +51,15 @@ class Services:
         """All checkpoints, the unusable ones last with their problem."""
         return self.library.checkpoints()
 
+    def vaes(self) -> list[str]:
+        """Names of the autoencoders that can be used."""
+        return [file.name for file in self.library.vaes() if not file.problem]
+
     def generate(self, request: GenerationRequest, *, owner: str) -> JobHandle:
         """Queues `request`; a missing seed is drawn here. Raises ModelNotFound or UnsupportedModel at once."""
         self.library.find_checkpoint(request.checkpoint)
+        if request.vae not in (AUTOMATIC_VAE, OWN_VAE):
+            self.library.find_vae(request.vae)
         return self.queue.submit(GENERATE, self._to_payload(with_seed(request)), owner=owner)
 
     def download(self, request: DownloadRequest, *, owner: str) -> JobHandle:
