@@ -54,8 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code. Errors of ours are one clear line; Ctrl+C is no error."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    parser = _parser()
-    options = parser.parse_args(_with_default_command(list(sys.argv[1:] if arguments is None else arguments)))
+    given = _with_default_command(list(sys.argv[1:] if arguments is None else arguments))
+    options = _parser(given[0]).parse_args(given)
     try:
         return int(options.run(options) or 0)
     except WebUIError as error:
@@ -72,7 +72,8 @@ def _with_default_command(arguments: list[str]) -> list[str]:
     return ["serve", *arguments]
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(chosen: str) -> argparse.ArgumentParser:
+    """Knows all commands by name, and the options of the `chosen` one: others' need not be imported."""
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
         description="Atelier: a browser studio for Stable Diffusion.",
@@ -83,7 +84,8 @@ def _parser() -> argparse.ArgumentParser:
     for name, (summary, add_options) in _COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary)
         _add_common_options(command)
-        add_options(command)
+        if name == chosen:
+            add_options(command)
     return parser
 
 
@@ -167,10 +169,17 @@ def _bench(options: argparse.Namespace) -> None:
     os.execv(sys.executable, [sys.executable, str(benchmarks / "against_diffusers.py"), *arguments])
 
 
+def _models_options(command: argparse.ArgumentParser) -> None:
+    from webui.command_models import add_actions
+
+    add_actions(command)
+
+
 _COMMANDS = MappingProxyType(
     {
         "serve": ("serve the browser page (the default)", _serve_options),
         "generate": ("make pictures without a browser", _generate_options),
+        "models": ("get models from the network, list those that are here", _models_options),
         "bench": ("measure speed side by side with diffusers' own pipelines", _bench_options),
     }
 )

@@ -7,12 +7,12 @@ from typing import Any
 from webui.jobs.events import Failed
 from webui.jobs.queue import JobQueue
 from webui.jobs.record import JobRecord, JobState
+from webui.library.downloads.amounts import amount, status_text
 from webui.library.downloads.download import DownloadRequest
 from webui.library.downloads.events import DownloadFound, DownloadProgress, ModelSaved
 from webui.services import DOWNLOAD, Services
 
 MAX_SHOWN = 12
-MINUTE_S = 60.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -45,9 +45,10 @@ def view_of(queue: JobQueue, job: JobRecord) -> DownloadView:
 def brief_download(queue: JobQueue, job: JobRecord) -> dict[str, Any]:
     """A line of the side bar's list of jobs."""
     view = view_of(queue, job)
-    status = (
-        f"Place {(job.position or 0) + 1} among the downloads" if job.state == JobState.QUEUED else status_text(view)
-    )
+    if job.state == JobState.QUEUED:
+        status = f"Place {(job.position or 0) + 1} among the downloads"
+    else:
+        status = "Asking the site" if view.progress is None else status_text(view.progress)
     return {
         "id": job.id,
         "task": DOWNLOAD,
@@ -70,35 +71,6 @@ def list_downloads(services: Services, owner: str) -> list[dict[str, Any]]:
         seen.add(request)
         shown.append(_in_full(services, job))
     return shown
-
-
-def status_text(view: DownloadView) -> str:
-    """ "1.2 of 6.9 GB · 45.3 MB/s · 2 min left"."""
-    progress = view.progress
-    if progress is None:
-        return "Asking the site"
-    parts = [amount(progress.done, progress.total)]
-    if progress.bytes_per_s > 0:
-        parts.append(f"{progress.bytes_per_s / 1e6:.1f} MB/s")
-    if progress.seconds_left is not None:
-        parts.append(f"{duration(progress.seconds_left)} left")
-    return " · ".join(parts)
-
-
-def amount(done: int, total: int | None) -> str:
-    """In the unit of the larger one: "12 of 134 MB"; decimal, as sites and disks are sold."""
-    largest = total or done
-    unit, name = next(((unit, name) for unit, name in ((1e9, "GB"), (1e6, "MB")) if largest >= unit), (1e3, "kB"))
-    digits = 1 if unit == 1e9 or largest / unit < 10 else 0
-    shown = f"{done / unit:.{digits}f}"
-    return f"{shown} {name}" if total is None else f"{shown} of {total / unit:.{digits}f} {name}"
-
-
-def duration(seconds: float) -> str:
-    if seconds < MINUTE_S:
-        return f"{max(seconds, 1):.0f} s"
-    minutes = round(seconds / MINUTE_S)
-    return f"{minutes} min" if minutes < 90 else f"{minutes / 60:.1f} h"
 
 
 def _in_full(services: Services, job: JobRecord) -> dict[str, Any]:
