@@ -15,7 +15,7 @@ from webui.pipeline.adapters.reading import AdapterFile, read_adapter
 from webui.pipeline.adapters.targets import Target
 from webui.pipeline.adapters.writing import write_adapter
 from webui.pipeline.sources import open_checkpoint
-from webui.pipeline.tools.baking import BakedAdapter, bake
+from webui.pipeline.tools.baking import WeightedAdapter, bake
 from webui.pipeline.tools.checkpoints import CheckpointParts, parts_of, write_checkpoint
 from webui.pipeline.tools.loras import AdapterNaming, Modules, Ranks, extract, merge, resize
 from webui.pipeline.tools.low_rank import RankChoice
@@ -29,7 +29,7 @@ KOHYA = {
     ("unet", CONV): "lora_unet_down_blocks_0_resnets_0_conv1",
     ("text_encoder", TEXT): "lora_te_text_model_encoder_layers_0_self_attn_q_proj",
 }
-NAMING = AdapterNaming("sd1")
+NAMING = AdapterNaming.of_base("sd1")
 FULL_RANK = Ranks(linear=RankChoice(rank=64), conv=RankChoice(rank=64))
 
 
@@ -39,6 +39,10 @@ def opened(path: Path) -> CheckpointParts:
 
 def lora(path: Path, *, seed: int = 0, rank: int = 8, naming: str = "kohya", variant: str = "lora") -> AdapterFile:
     return read_adapter(write_adapter_file(path, SHAPES, seed=seed, rank=rank, naming=naming, variant=variant))
+
+
+def weighted(file: AdapterFile, weight: float) -> WeightedAdapter:
+    return WeightedAdapter(file=file, unet_weight=weight, text_encoder_weight=weight)
 
 
 def changes(file: AdapterFile) -> dict[Target, torch.Tensor]:
@@ -87,7 +91,7 @@ def test_a_larger_rank_changes_nothing(tmp_path: Path) -> None:
 
 def test_merged_loras_are_their_weighted_sum_exactly(tmp_path: Path) -> None:
     a, b = lora(tmp_path / "a.safetensors", rank=4), lora(tmp_path / "b.safetensors", seed=1, rank=6)
-    one = written(tmp_path / "c.safetensors", merge([(a, 0.8), (b, -0.5)], NAMING, None))
+    one = written(tmp_path / "c.safetensors", merge([weighted(a, 0.8), weighted(b, -0.5)], NAMING, None))
     for target, change in changes(one).items():
         assert distance(change, 0.8 * changes(a)[target] - 0.5 * changes(b)[target]) < 1e-5
     assert {group.shapes["lora_down"][0] for group in one.groups.values()} == {10}
@@ -97,13 +101,13 @@ def test_other_types_are_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedModel, match="is no LoRA"):
         resize(lora(tmp_path / "a.safetensors", variant="loha"), NAMING, FULL_RANK)
     with pytest.raises(InvalidRequest, match="sd-custom"):
-        AdapterNaming("sd-custom")
+        AdapterNaming.of_base("sd-custom")
 
 
 def test_a_baked_lora_can_be_extracted_again(tmp_path: Path) -> None:
     base = write_original_layout(tmp_path / "base.safetensors", dtype="F32")
     wanted = changes_of_model(tmp_path, base)
-    parts = bake(opened(base), [BakedAdapter(file=wanted, unet_weight=0.7, text_encoder_weight=0.4)])
+    parts = bake(opened(base), [WeightedAdapter(file=wanted, unet_weight=0.7, text_encoder_weight=0.4)])
     write_checkpoint(parts, tmp_path / "baked.safetensors", layout="single-file", precision="keep", metadata={})
     ranks = Ranks(linear=RankChoice(rank=4), conv=RankChoice(rank=4))
     found = extract(opened(base), opened(tmp_path / "baked.safetensors"), ranks)
@@ -118,7 +122,7 @@ def test_a_baked_lora_can_be_extracted_again(tmp_path: Path) -> None:
 def test_what_is_baked_is_what_the_formula_says_and_the_rest_is_untouched(tmp_path: Path) -> None:
     base = write_original_layout(tmp_path / "base.safetensors", dtype="F32")
     file = changes_of_model(tmp_path, base)
-    parts = bake(opened(base), [BakedAdapter(file=file, unet_weight=0.5, text_encoder_weight=0.5)] * 2)
+    parts = bake(opened(base), [WeightedAdapter(file=file, unet_weight=0.5, text_encoder_weight=0.5)] * 2)
     write_checkpoint(parts, tmp_path / "baked.safetensors", layout="single-file", precision="keep", metadata={})
     before, after = load_file(base), load_file(tmp_path / "baked.safetensors")
     touched = {name for name in after if not torch.equal(after[name], before[name])}
@@ -136,7 +140,7 @@ def test_an_adapter_of_another_family_is_not_baked(tmp_path: Path) -> None:
     base = write_original_layout(tmp_path / "base.safetensors")
     other = write_adapter_file(tmp_path / "other.safetensors", {("unet", "no.such.layer"): (8, 8)})
     with pytest.raises(AdapterMismatch, match="'other'"):
-        bake(opened(base), [BakedAdapter(file=read_adapter(other), unet_weight=1.0, text_encoder_weight=1.0)])
+        bake(opened(base), [WeightedAdapter(file=read_adapter(other), unet_weight=1.0, text_encoder_weight=1.0)])
 
 
 def test_equal_checkpoints_give_no_lora(tmp_path: Path) -> None:

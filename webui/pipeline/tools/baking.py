@@ -15,24 +15,27 @@ from webui.pipeline.adapters.deltas import (
 )
 from webui.pipeline.adapters.names import TargetNames, module_paths
 from webui.pipeline.adapters.reading import AdapterFile
-from webui.pipeline.adapters.targets import AdapterGroup
+from webui.pipeline.adapters.targets import AdaptedComponent, AdapterGroup
 from webui.pipeline.component_source import ComponentSource
 from webui.pipeline.tools.checkpoints import CheckpointParts, Derive, Part
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class BakedAdapter:
+class WeightedAdapter:
     """An adapter with its weights, as in `<lora:name:text_encoder_weight:unet_weight>`."""
 
     file: AdapterFile
     unet_weight: float
     text_encoder_weight: float
 
+    def weight_for(self, component: AdaptedComponent) -> float:
+        return self.unet_weight if component == "unet" else self.text_encoder_weight
+
 
 Change = tuple[AdapterGroup, float]
 
 
-def bake(parts: CheckpointParts, adapters: Sequence[BakedAdapter]) -> CheckpointParts:
+def bake(parts: CheckpointParts, adapters: Sequence[WeightedAdapter]) -> CheckpointParts:
     """`parts` with all `adapters` in it, one after the other; nothing is computed until it is written.
 
     Raises AdapterMismatch if an adapter changes nothing in this checkpoint or a layer has another shape.
@@ -54,7 +57,7 @@ def bake(parts: CheckpointParts, adapters: Sequence[BakedAdapter]) -> Checkpoint
 
 
 def _add_changes(
-    changes: dict[str, dict[str, list[Change]]], adapter: BakedAdapter, names: TargetNames, parts: CheckpointParts
+    changes: dict[str, dict[str, list[Change]]], adapter: WeightedAdapter, names: TargetNames, parts: CheckpointParts
 ) -> None:
     matched = 0
     for prefix, group in adapter.file.groups.items():
@@ -67,7 +70,7 @@ def _add_changes(
                 f"'{adapter.file.name}' does not fit this checkpoint: at {target.path}, {problem}.",
                 hint="It was made for a model of another family.",
             )
-        weight = adapter.unet_weight if target.component == "unet" else adapter.text_encoder_weight
+        weight = adapter.weight_for(target.component)
         changes.setdefault(target.component, {}).setdefault(target.path, []).append((group, weight))
         matched += 1
     if not matched:

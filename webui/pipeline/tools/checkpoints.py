@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from webui.errors import InvalidRequest, UnsupportedModel
 from webui.library.architecture import CONFIG_KEY
 from webui.library.families import FAMILIES, AdapterBase
 from webui.library.header import TensorInfo
+from webui.library.tool_requests import CheckpointLayout, Precision
 from webui.pipeline.adapters.storage import DTYPES
 from webui.pipeline.component_source import ComponentSource, to_original
 from webui.pipeline.layouts import COMPONENT_NAMES, ComponentName, WeightName, has_projection, original_weights
@@ -22,8 +23,6 @@ from webui.pipeline.sources import CLIP_VOCABULARY, CheckpointSource
 from webui.pipeline.tools.streaming import PlannedTensor, Report, refuse_existing, translated, write_streaming
 from webui.prompt.tokenizer import END, START, ClipTokenizer
 
-Layout = Literal["diffusers", "single-file"]
-Precision = Literal["keep", "fp32", "fp16", "bf16"]
 TOKENIZED: tuple[ComponentName, ...] = ("text_encoder", "text_encoder_2")
 PRECISIONS: Mapping[Precision, torch.dtype | None] = {
     "keep": None, "fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16,
@@ -92,7 +91,7 @@ def write_checkpoint(
     parts: CheckpointParts,
     destination: Path,
     *,
-    layout: Layout,
+    layout: CheckpointLayout,
     precision: Precision,
     metadata: Mapping[str, str],
     report: Report = lambda done, total: None,
@@ -212,7 +211,9 @@ def _shifted(report: Report, start: int, total: int) -> Report:
     return lambda done, _: report(start + done, total)
 
 
-_WRITERS: Mapping[Layout, Callable[[CheckpointParts, Path, torch.dtype | None, Mapping[str, str], Report], None]] = {
+_WRITERS: Mapping[
+    CheckpointLayout, Callable[[CheckpointParts, Path, torch.dtype | None, Mapping[str, str], Report], None]
+] = {
     "diffusers": _write_folder,
     "single-file": _write_single_file,
 }

@@ -15,7 +15,8 @@ from webui.pipeline.adapters.reading import AdapterFile
 from webui.pipeline.adapters.targets import ADAPTED_COMPONENTS, AdapterGroup, Shape, Target
 from webui.pipeline.adapters.writing import KohyaNames
 from webui.pipeline.component_source import ComponentSource
-from webui.pipeline.layouts import ComponentName, original_weights
+from webui.pipeline.layouts import ComponentName, Config, original_weights
+from webui.pipeline.tools.baking import WeightedAdapter
 from webui.pipeline.tools.checkpoints import CheckpointParts
 from webui.pipeline.tools.low_rank import RankChoice, approximate, concatenate, recompress
 
@@ -37,23 +38,35 @@ class Ranks:
 
 
 class AdapterNaming:
-    """Which module an adapter's keys mean in models of one base, and how kohya would call it."""
+    """Which module an adapter's keys mean in a model, and how kohya calls it."""
 
-    def __init__(self, base: AdapterBase) -> None:
-        """Raises InvalidRequest for models of their own size, whose modules are not known without one of them."""
+    def __init__(self, base: AdapterBase, modules: Mapping[str, Iterable[str]], unet_config: Config) -> None:
+        self.base = base
+        self.kohya = KohyaNames(base, unet_config)
+        self._names = TargetNames(modules, unet_config)
+
+    @classmethod
+    def of_base(cls, base: AdapterBase) -> "AdapterNaming":
+        """The modules of ordinary models of a base. Raises InvalidRequest for models of their own size."""
         family = next((row.id for row in FAMILIES.values() if row.adapter_base == base and base != "sd-custom"), None)
         if family is None:
-            raise InvalidRequest(
-                "base", f"The layers of a model of the kind '{base}' are not known.", hint="Name a checkpoint as base."
-            )
-        configs = {name: component_config(family, name) for name in family_components(family)}  # type: ignore[arg-type]
-        modules: dict[str, tuple[str, ...]] = {
-            name: module_paths(weight.name for weight in original_weights(name, configs[name], base))
+            raise InvalidRequest("base", f"The layers of models of the kind '{base}' are not known.")
+        configs: dict[ComponentName, Config] = {
+            name: component_config(family, name)
             for name in ADAPTED_COMPONENTS
-            if name in configs
+            if name == "unet" or name in family_components(family)
         }
-        self._names = TargetNames(modules, configs["unet"])
-        self.kohya = KohyaNames(base, configs["unet"])
+        modules = {
+            str(name): module_paths(weight.name for weight in original_weights(name, config, base))
+            for name, config in configs.items()
+        }
+        return cls(base, modules, configs["unet"])
+
+    @classmethod
+    def of_checkpoint(cls, parts: CheckpointParts) -> "AdapterNaming":
+        """The modules of one checkpoint, of whatever size."""
+        modules = {str(name): module_paths(part.source.names()) for name, part in parts.components.items()}
+        return cls(parts.adapter_base, modules, parts.components["unet"].source.config)
 
     def find(self, prefix: str) -> Target | None:
         return self._names.find(prefix)
@@ -67,11 +80,12 @@ def resize(
     A convolution that `ranks` has no rank for is left out. Raises UnsupportedModel for layers that are no LoRA, or that
     no model of the base has.
     """
-    return merge([(file, 1.0)], naming, ranks, progress=progress)
+    whole = WeightedAdapter(file=file, unet_weight=1.0, text_encoder_weight=1.0)
+    return merge([whole], naming, ranks, progress=progress)
 
 
 def merge(
-    files: Sequence[tuple[AdapterFile, float]],
+    adapters: Sequence[WeightedAdapter],
     naming: AdapterNaming,
     ranks: Ranks | None,
     *,
@@ -82,15 +96,16 @@ def merge(
     Raises UnsupportedModel for layers that are no LoRA, or that no model of the base has.
     """
     layers: dict[Target, list[tuple[LowRank, float, Shape]]] = {}
-    for file, weight in files:
-        for target, group in _targets(file, naming):
-            factors, shape = _low_rank(file, group)
-            layers.setdefault(target, []).append((factors, weight, shape))
+    for adapter in adapters:
+        for target, group in _targets(adapter.file, naming):
+            factors, shape = _low_rank(adapter.file, group)
+            layers.setdefault(target, []).append((factors, adapter.weight_for(target.component), shape))
     modules: Modules = {}
     for done, (target, parts) in enumerate(layers.items()):
         shape = parts[0][2]
         if any(other != shape for _, _, other in parts):
-            raise UnsupportedModel(files[1][0].path, f"its layer {target.path} has another shape than the first file's")
+            path = adapters[-1].file.path
+            raise UnsupportedModel(path, f"its layer {target.path} has another shape than in the others")
         joined = concatenate([(factors, weight) for factors, weight, _ in parts])
         choice = None if ranks is None else ranks.choice_for(shape)
         if ranks is None or choice is not None:

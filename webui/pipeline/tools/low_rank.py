@@ -4,19 +4,17 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from webui.errors import InvalidRequest
+from webui.library.tool_requests import RankMethod
 from webui.pipeline.adapters.deltas import LowRank
 
 OVERSAMPLING = 16
 POWER_ITERATIONS = 4
 """For the randomized decomposition: Halko, Martinsson & Tropp 2011, arXiv:0909.4061, sections 4.4 and 5."""
-
-RankMethod = Literal["sv_ratio", "sv_fro", "sv_cumulative"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
