@@ -47,7 +47,7 @@ def build_generator(settings: Settings, library: Library, store: ImageStore) -> 
     if device.is_cpu:
         keep_freed_memory()
     manager = PipelineManager(library, device)
-    return Generator(manager, store)
+    return Generator(manager, store, sha256_of=library.sha256_of)
 
 
 def build_runners(services: Services) -> Mapping[str, Runner]:
