@@ -10,12 +10,12 @@ from webui.errors import InvalidRequest
 from webui.generation.events import GENERATION_EVENTS
 from webui.generation.infotext import RestoredSettings, restore_settings
 from webui.generation.parameters import build_request, parameters_of, parse_parameters
-from webui.generation.request import AUTOMATIC_VAE, MAX_SEED, OWN_VAE, GenerationRequest, Inpaint
+from webui.generation.request import MAX_SEED, GenerationRequest, Inpaint
 from webui.images.metadata import read_metadata
 from webui.images.store import ImageStore, InputStore
 from webui.jobs.queue import JobHandle, JobQueue
 from webui.jobs.record import JobState
-from webui.library.catalog import CheckpointInfo, Library, tokenizer_folder
+from webui.library.catalog import AUTOMATIC_VAE, OWN_VAE, CheckpointInfo, Library, tokenizer_folder
 from webui.library.downloads.addresses import parse_url
 from webui.library.downloads.client import Access
 from webui.library.downloads.download import DownloadRequest, Downloads

@@ -12,9 +12,10 @@ from typing import Any
 import webui
 from webui.errors import InvalidRequest
 from webui.generation.parameters import Parameters, parameters_of, parse_parameters
-from webui.generation.request import AUTOMATIC_VAE, GenerationRequest, Inpaint
+from webui.generation.request import GenerationRequest, Inpaint
 from webui.images.infotext import Infotext, format_infotext, parse_infotext
 from webui.images.metadata import ImageMetadata
+from webui.library.catalog import AUTOMATIC_VAE
 from webui.pipeline.samplers import find_sampler
 from webui.pipeline.schedules import SCHEDULES, find_schedule
 

@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from webui.errors import InvalidRequest
 from webui.generation.request import (
-    AUTOMATIC_VAE,
     DEFAULT_IMAGE_GUIDANCE_SCALE,
     GenerationRequest,
     Img2Img,
@@ -22,6 +21,7 @@ from webui.generation.request import (
 )
 from webui.images.geometry import ResizeMode
 from webui.images.metadata import ImageFormat
+from webui.library.catalog import AUTOMATIC_VAE
 
 
 class Parameters(BaseModel):

@@ -12,16 +12,12 @@ from PIL import Image
 from webui.errors import InvalidRequest
 from webui.images.geometry import ResizeMode
 from webui.images.metadata import ImageFormat
+from webui.library.catalog import AUTOMATIC_VAE
 from webui.pipeline.samplers import find_sampler
 from webui.pipeline.schedules import find_schedule
 
 MaskedContent = Literal["fill", "original", "latent noise", "latent nothing"]
 MaskArea = Literal["whole", "masked"]
-
-AUTOMATIC_VAE = "Automatic"
-"""The autoencoder beside the checkpoint with the same name, else the checkpoint's own."""
-OWN_VAE = "None"
-"""The checkpoint's own autoencoder, whatever lies beside it."""
 
 DEFAULT_IMAGE_GUIDANCE_SCALE = 1.5
 MAX_SIDE_PX = 4096
@@ -130,7 +126,7 @@ class GenerationRequest:
     sampling: Sampling = field(default_factory=Sampling)
     init: Img2Img | Inpaint | None = None
     vae: str = AUTOMATIC_VAE
-    """`AUTOMATIC_VAE`, `OWN_VAE`, or the name of a file."""
+    """`library.catalog.AUTOMATIC_VAE`, `OWN_VAE`, or the name of a file."""
     image_format: ImageFormat = "png"
 
     def __post_init__(self) -> None:

@@ -30,9 +30,11 @@ from webui.library.scan import DIFFUSERS_INDEX, PICTURES, ROOMS, FoundFile, Room
 from webui.library.sidecars import Sidecar, read_sidecars, write_notes, write_preview
 
 __all__ = [
+    "AUTOMATIC_VAE",
     "DEFAULT_GUIDANCE_SCALE",
     "DEFAULT_NATIVE_SIZE_PX",
     "DEFAULT_STEPS",
+    "OWN_VAE",
     "CheckpointInfo",
     "Library",
     "ModelFile",
@@ -43,6 +45,10 @@ STARTER = "starter"
 RESCAN_S = 1.0
 """A list that is younger than this is not made again."""
 INDEX_FILE = "models.db"
+AUTOMATIC_VAE = "Automatic"
+"""Chosen as VAE: the one beside the checkpoint with the same name, else the checkpoint's own."""
+OWN_VAE = "None"
+"""Chosen as VAE: the checkpoint's own, whatever lies beside it."""
 EXTERNAL_VAE = ".vae"
 """`name.vae.safetensors` beside a checkpoint is an autoencoder."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import nn
 
 from webui.errors import UnsupportedModel
-from webui.library.catalog import CheckpointInfo, Library
+from webui.library.catalog import AUTOMATIC_VAE, OWN_VAE, CheckpointInfo, Library
 from webui.pipeline import loading
 from webui.pipeline.allocator import give_back
 from webui.pipeline.component_source import ComponentSource
@@ -17,10 +17,6 @@ from webui.pipeline.model import Model, assemble, choose_layout, component_dtype
 from webui.pipeline.sources import CheckpointSource, open_checkpoint, open_vae
 from webui.pipeline.weight_files import Stamp, stamp_of
 
-AUTOMATIC = "Automatic"
-"""The VAE beside the checkpoint, with the same name and `.vae` before its ending; else the checkpoint's own."""
-OWN = "None"
-"""The checkpoint's own VAE."""
 VAE_SUFFIXES = (".safetensors", ".pt", ".ckpt", ".bin")
 
 
@@ -57,7 +53,7 @@ class PipelineManager:
         """Whether the checkpoint `name` is the one in use."""
         return self._current is not None and self._current.model.info.name == name
 
-    def load(self, name: str, *, vae: str = AUTOMATIC) -> Model:
+    def load(self, name: str, *, vae: str = AUTOMATIC_VAE) -> Model:
         """The model of checkpoint `name`, with its own VAE, the one beside it, or the one called `vae`.
 
         Raises ModelNotFound, UnsupportedModel or OutOfDeviceMemory.
@@ -130,9 +126,9 @@ class PipelineManager:
         }
 
     def _find_vae(self, info: CheckpointInfo, vae: str) -> Path | None:
-        if vae == OWN:
+        if vae == OWN_VAE:
             return None
-        if vae == AUTOMATIC:
+        if vae == AUTOMATIC_VAE:
             beside = (info.path.with_name(f"{info.path.stem}.vae{suffix}") for suffix in VAE_SUFFIXES)
             return next((path for path in beside if path.is_file()), None)
         return self.library.find_vae(vae).path
