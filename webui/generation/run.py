@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
@@ -16,6 +17,9 @@ from webui.images.metadata import encode_image
 from webui.images.store import ImageStore
 from webui.jobs.cancel import CancelToken, ImageSkipped
 from webui.jobs.events import JobEvent, Progress
+from webui.pipeline.adapters.opened import AdapterFiles
+from webui.pipeline.adapters.prompted import PromptedNetworks, resolve_networks
+from webui.pipeline.adapters.session import AdapterSession
 from webui.pipeline.conditioning import Guidance, build_guidance, picture_channels
 from webui.pipeline.denoiser import Denoiser, LatentBlend
 from webui.pipeline.manager import PipelineManager
@@ -45,6 +49,7 @@ class Generator:
         self._manager = manager
         self._store = store
         self._sha256_of = sha256_of
+        self._adapter_files = AdapterFiles()
 
     def preload(self, checkpoint: str) -> None:
         """Loads a checkpoint before it is asked for. Raises ModelNotFound or UnsupportedModel."""
@@ -69,11 +74,20 @@ class Generator:
         ready = dict(finished or {})
         with torch.inference_mode():
             model = self._manager.load(request.checkpoint, vae=request.vae)
-            run = _Run(model, request, report, cancel, previews=previews)
-            for indices in run.batches(skip=ready):
-                for index, image in run.make(indices):
-                    ready[index] = self._save(request, index, image, self._made_with(model, request))
-                    report(ready[index])
+            networks = resolve_networks(
+                parse_prompt(request.prompt),
+                parse_prompt(request.negative_prompt),
+                self._manager.library,
+                self._adapter_files,
+                model.adapters,
+            )
+            run = _Run(model, networks, request, report, cancel, previews=previews)
+            made_with = {**self._made_with(model, request), **networks.fields}
+            with run.networks_applied():
+                for indices in run.batches(skip=ready):
+                    for index, image in run.make(indices):
+                        ready[index] = self._save(request, index, image, made_with)
+                        report(ready[index])
         return [ready[index] for index in sorted(ready)]
 
     def _made_with(self, model: Model, request: GenerationRequest) -> dict[str, str]:
@@ -114,6 +128,7 @@ class _Run:
     def __init__(
         self,
         model: Model,
+        networks: PromptedNetworks,
         request: GenerationRequest,
         report: Report,
         cancel: CancelToken,
@@ -129,8 +144,18 @@ class _Run:
         self._sampler = find_sampler(request.sampling.sampler)
         self._canvas = prepare_canvas(request)
         self._sigmas = self._plan()
-        self._guidance = self._encode_prompts()
+        has_mask = self._canvas is not None and self._canvas.latent_mask is not None
+        self._session = AdapterSession(model, networks, num_steps=len(self._sigmas) - 1, has_mask=has_mask)
+        for note in self._session.notes:
+            report(Note(message=note))
+        if model.inputs.guidance_dim and request.negative_prompt:
+            report(Note(message="This checkpoint has no use for a negative prompt; it was left out."))
+        self._guidances = self._session.encoded(self._encode_prompts)
         self._progress = _ProgressReport(request.num_images, self._num_calls(), report)
+
+    def networks_applied(self) -> AbstractContextManager[None]:
+        """Has to be entered while pictures are made."""
+        return self._session.running()
 
     def batches(self, *, skip: Mapping[int, ImageReady]) -> Iterator[Sequence[int]]:
         """Indices of the pictures that go through the model together."""
@@ -180,14 +205,20 @@ class _Run:
             original = model.codec.encode(self._canvas.image)
             start, blend = self._masked(self._canvas, original, noise)
             x = x + start * self._share_of_start()
-        denoiser = Denoiser(
-            model.predict,
-            model.device,
-            model.levels,
-            model.prediction_type,
-            self._guidance,
-            blend=blend,
-            before_call=self._cancel.check,
+        guesses = {
+            active: Denoiser(
+                model.predict,
+                model.device,
+                model.levels,
+                model.prediction_type,
+                guidance,
+                blend=blend,
+                before_call=self._cancel.check,
+            )
+            for active, guidance in self._guidances.items()
+        }
+        denoiser = self._session.denoise(
+            guesses, calls_per_step=self._sampler.calls_per_step, mask=None if blend is None else blend.mask
         )
 
         def denoise(x: Tensor, sigma: float) -> Tensor:
@@ -235,10 +266,6 @@ class _Run:
     def _encode_prompts(self) -> Guidance:
         request, encoder = self._request, self._model.text_encoder
         prompt, negative = parse_prompt(request.prompt), parse_prompt(request.negative_prompt)
-        for tag in prompt.loras:
-            self._report(Note(message=f"LoRA '{tag.name}' was not applied: adapters are not supported yet."))
-        for problem in (*prompt.problems, *negative.problems):
-            self._report(Note(message=str(problem)))
         size, canvas = (request.width, request.height), self._canvas
         channels = picture_channels(
             self._model.inputs.picture_channels,
@@ -247,8 +274,6 @@ class _Run:
             None if canvas is None else canvas.mask,
             size=size,
         )
-        if self._model.inputs.guidance_dim and request.negative_prompt:
-            self._report(Note(message="This checkpoint has no use for a negative prompt; it was left out."))
         return build_guidance(
             self._model.inputs,
             encoder.encode(prompt, clip_skip=request.clip_skip),

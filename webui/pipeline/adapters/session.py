@@ -1,0 +1,84 @@
+"""The networks that one request's prompts name, on the model for the time of its run."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from webui.pipeline.adapters.hypernetworks import hypernetworks_applied
+from webui.pipeline.adapters.phases import Active, Denoise, PhasedDenoise, plan_phases
+from webui.pipeline.adapters.prompted import PromptedNetworks
+from webui.pipeline.device import Device
+from webui.pipeline.model import Model
+
+PREPARED_BYTES = 4 * 2**30
+"""Of main memory, for weights that are merged ahead where two sets of adapters take turns in every step."""
+PREPARED_SHARE = 0.5
+"""Of the memory that a graphics card has free, for the same."""
+
+T = TypeVar("T")
+
+
+class AdapterSession:
+    """What of the networks applies in which step. Nothing is applied before `encoded` or `denoise` are used."""
+
+    def __init__(self, model: Model, networks: PromptedNetworks, *, num_steps: int, has_mask: bool) -> None:
+        """`has_mask`: whether the run is an inpainting."""
+        self._model = model
+        self._networks = networks
+        tags = [adapter.tag for adapter in networks.adapters]
+        self.notes = networks.notes
+        if not has_mask:
+            self.notes += tuple(
+                f"LoRA '{tag.name}' is applied to the whole picture: area=mask is for inpainting."
+                for tag in tags
+                if tag.area == "mask"
+            )
+        self._phases = plan_phases(tags, num_steps, has_mask=has_mask)
+        self.actives = tuple(dict.fromkeys(active for phase in self._phases for active in phase.actives))
+        self._recipes = {
+            active: model.adapters.recipes([networks.adapters[place] for place in active]) for active in self.actives
+        }
+
+    def encoded(self, encode: Callable[[], T]) -> dict[Active, T]:
+        """What `encode` makes of the prompts with each set of adapters in the text encoders."""
+        stack, encoder, table = self._model.adapters, self._model.text_encoder, self._networks.embeddings
+        encoder.embeddings = table.names
+        for component, clip in zip(stack.text_components, encoder.encoders, strict=True):
+            clip.embed = partial(table.insert, component) if table.embeddings else None
+        found = {}
+        for active in self.actives:
+            stack.apply(self._recipes[active], stack.text_components)
+            found[active] = encode()
+        return found
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """While pictures are made: hypernetworks are there, and sets of adapters that take turns are merged ahead."""
+        stack = self._model.adapters
+        if any(len(phase.actives) > 1 for phase in self._phases):
+            spare = _spare_bytes(self._model.device)
+            stack.prepare([self._recipes[active] for active in self.actives], "unet", max_bytes=spare)
+        try:
+            with hypernetworks_applied(self._model.unet, self._networks.hypernetworks):
+                yield
+        finally:
+            stack.forget_prepared()
+
+    def denoise(self, guesses: Mapping[Active, Denoise], *, calls_per_step: int, mask: Tensor | None) -> PhasedDenoise:
+        """For one picture, or one batch: `guesses` by set of adapters, `mask` (h, w) 1 where `area=mask` counts."""
+
+        def switch(active: Active) -> None:
+            self._model.adapters.apply(self._recipes[active], ("unet",))
+
+        return PhasedDenoise(self._phases, guesses, switch, calls_per_step=calls_per_step, mask=mask)
+
+
+def _spare_bytes(device: Device) -> int:
+    if device.torch_device.type != "cuda":
+        return PREPARED_BYTES
+    free, _ = torch.cuda.mem_get_info(device.torch_device)
+    return int(free * PREPARED_SHARE)
