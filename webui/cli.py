@@ -169,6 +169,20 @@ def _bench(options: argparse.Namespace) -> None:
     os.execv(sys.executable, [sys.executable, str(benchmarks / "against_diffusers.py"), *arguments])
 
 
+def _inspect_options(command: argparse.ArgumentParser) -> None:
+    things = command.add_subparsers(title="what to inspect", metavar="THING", required=True)
+    summary = "what a model file or diffusers folder is: family, precision, rank, hashes, problems"
+    model = things.add_parser("model", help=summary, description=f"Prints as JSON {summary}.")
+    model.add_argument("file", type=Path, metavar="FILE")
+    model.set_defaults(run=_inspect_model)
+
+
+def _inspect_model(options: argparse.Namespace) -> None:
+    from webui.command_inspect import inspect_model
+
+    print(json.dumps(inspect_model(options.file), indent=2, ensure_ascii=False))
+
+
 def _models_options(command: argparse.ArgumentParser) -> None:
     from webui.command_models import add_actions
 
@@ -179,7 +193,8 @@ _COMMANDS = MappingProxyType(
     {
         "serve": ("serve the browser page (the default)", _serve_options),
         "generate": ("make pictures without a browser", _generate_options),
-        "models": ("get models from the network, list those that are here", _models_options),
+        "inspect": ("say what a model file is, as JSON", _inspect_options),
+        "models": ("get, list, convert and merge models", _models_options),
         "bench": ("measure speed side by side with diffusers' own pipelines", _bench_options),
     }
 )

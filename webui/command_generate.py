@@ -83,3 +83,9 @@ class CommandReport:
             case ImageReady() if self._live:
                 self._stream.write("\r\x1b[K")
         self._stream.flush()
+
+    def close(self) -> None:
+        """Leaves the line clean."""
+        if self._live:
+            self._stream.write("\r\x1b[K")
+            self._stream.flush()

@@ -1,4 +1,4 @@
-"""`models ACTION`: get, list. A row of `ACTIONS` is a sub-command; its needs are imported when it runs."""
+"""`models ACTION`: get, list and the tools. A row of `ACTIONS` is a sub-command; what it needs is imported when it runs."""
 
 import argparse
 import json
@@ -10,6 +10,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TextIO
 
+from webui.command_generate import CommandReport
+from webui.command_tools import TOOLS, progress_of, request_of
 from webui.jobs.events import JobEvent
 from webui.library.downloads.amounts import amount, status_text
 from webui.library.downloads.download import DownloadRequest
@@ -41,7 +43,7 @@ def add_actions(command: argparse.ArgumentParser) -> None:
         # Also here, so that it may stand anywhere; without a default, which would hide what stood before.
         parser.add_argument("--data-dir", type=Path, default=argparse.SUPPRESS, help="as before the action")
         action.add_options(parser)
-        parser.set_defaults(run=action.run)
+        parser.set_defaults(run=action.run, tool=name)
 
 
 def _settings(options: argparse.Namespace) -> Settings:
@@ -140,6 +142,20 @@ def _line(row: Mapping[str, Any]) -> str:
     return f"{row['kind']:<12}  {amount(row['size'], None):>8}  {row['name']}{f'  ({about})' if about else ''}"
 
 
+def _tool(options: argparse.Namespace) -> None:
+    from webui.pipeline.tools.run import run_tool
+
+    request = request_of(options)
+    show = CommandReport(sys.stderr)
+    library = build_library(_settings(options))
+    try:
+        path = run_tool(request, library, report=lambda done, total: show(progress_of(done, total)))
+    finally:
+        show.close()
+        library.close()
+    _say(str(path))
+
+
 def _say(text: str) -> None:
     sys.stdout.write(f"{text}\n")
 
@@ -148,5 +164,9 @@ ACTIONS: Mapping[str, Action] = MappingProxyType(
     {
         "get": Action(summary="fetch a model from the network", add_options=_get_options, run=_get),
         "list": Action(summary="list the models that are here", add_options=_list_options, run=_list),
+        **{
+            name: Action(summary=summary, add_options=add_options, run=_tool)
+            for name, (summary, add_options) in TOOLS.items()
+        },
     }
 )
