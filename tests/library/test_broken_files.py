@@ -166,13 +166,6 @@ def test_a_huge_note_does_not_hide_what_the_file_is(tmp_path: Path) -> None:
     assert (facts.family, facts.problems) == ("sd15", ())
 
 
-@pytest.mark.parametrize("magic", [b"PK\x03\x04", b"\x80\x02}q"])
-def test_an_old_file_is_said_to_show_what_it_is_later(magic: bytes, tmp_path: Path) -> None:
-    path = tmp_path / "model.ckpt"
-    path.write_bytes(magic + bytes(100))
-    assert "old format" in identify(path).problems[0]
-
-
 def test_safetensors_under_an_old_name_are_read(tmp_path: Path) -> None:
     assert identify(write_original_layout(tmp_path / "model.ckpt", small=False)).family == "sd15"
 

@@ -24,10 +24,11 @@ class Distillate:
 
 
 DISTILLATES = (
-    # Stability's own Turbo models are run without guidance; merges made of them at 2.
+    # The makers' own Turbo and Lightning models are run without guidance; merges made of them with a little.
     Distillate("turbo", re.compile(r"(sd|sdxl|sd_xl|sd-xl)[-_ ]?turbo", re.I), 4, 1.0),
     Distillate("turbo-merge", re.compile(r"turbo", re.I), 6, 2.0),
-    Distillate("lightning", re.compile(r"lightning", re.I), 6, 1.5),
+    Distillate("lightning", re.compile(r"lightning[-_ ]?\d+[-_ ]?step", re.I), 4, 1.0),
+    Distillate("lightning-merge", re.compile(r"lightning", re.I), 6, 1.5),
     Distillate("hyper", re.compile(r"hyper[-_ ]?(sd|\d+[-_ ]?step)", re.I), 8, 1.0),
     Distillate("dmd2", re.compile(r"dmd2", re.I), 4, 1.0),
     Distillate("lcm", re.compile(r"LCM|(?<![a-z])lcm(?![a-z])"), 6, 1.5),

@@ -17,9 +17,10 @@ from webui.library.checkpoint_facts import single_file_facts
 from webui.library.facts import Kind, Layout, ModelFacts
 from webui.library.folder_facts import folder_facts
 from webui.library.header import Header, TensorInfo, read_header
+from webui.library.old_files import read_old_header
 from webui.library.strangers import stranger
 
-__all__ = ["Kind", "Layout", "ModelFacts", "identify"]
+__all__ = ["Kind", "Layout", "ModelFacts", "identify", "is_old_format"]
 
 PICKLE_SUFFIXES = (".ckpt", ".pt", ".bin", ".pth")
 Tensors = Mapping[str, TensorInfo]
@@ -46,20 +47,26 @@ TEXT_ENCODER_KEYS = (
 
 
 def identify(path: Path, header: Header | None = None) -> ModelFacts:
-    """What the file or diffusers folder at `path` is. `header`: what was already read of it.
-
-    Old files (.ckpt, .pt, .bin, .pth) can only be looked into with torch: give their `header`.
-    """
+    """What the file or diffusers folder at `path` is. `header`: what was already read of it."""
     try:
         if header is None and path.is_dir() and path.suffix != ".safetensors":
             return folder_facts(path)
-        return _identify(path, read_header(path) if header is None else header)
+        if header is None:
+            header = read_old_header(path) if is_old_format(path) else read_header(path)
+        return _identify(path, header)
     except UnsupportedModel as error:
-        if header is None and path.suffix.lower() in PICKLE_SUFFIXES and _is_pickle(path):
-            return ModelFacts(
-                problems=(f"it is in an old format ({path.suffix}): what is in it shows when it is loaded",)
-            )
         return ModelFacts(problems=(f"{error.reason}. {error.hint}".strip().rstrip("."),))
+
+
+def is_old_format(path: Path) -> bool:
+    """Whether the file is one of torch's own (.ckpt, .pt, .bin, .pth), by name and first bytes."""
+    if path.suffix.lower() not in PICKLE_SUFFIXES:
+        return False
+    try:
+        with path.open("rb") as file:
+            return file.read(2).startswith((b"PK", b"\x80"))
+    except OSError:
+        return False
 
 
 def _identify(path: Path, header: Header) -> ModelFacts:
@@ -181,12 +188,6 @@ def _commonest_dtype(tensors: Tensors) -> str:
     if not counts:
         counts = Counter(info.dtype for info in tensors.values())
     return counts.most_common(1)[0][0] if counts else ""
-
-
-def _is_pickle(path: Path) -> bool:
-    """Whether the first bytes are those of torch's formats."""
-    with path.open("rb") as file:
-        return file.read(2) in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04")
 
 
 Row = Callable[[Header, str], ModelFacts | None]
