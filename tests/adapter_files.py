@@ -166,6 +166,15 @@ def _oft(*, constraint: float, rescale: bool = False) -> Maker:
     return make
 
 
+def _oft_input(random: Random, shape: Shape, rank: int) -> Tensors:
+    size = 4
+    return {"oft_R.weight": random(_rest(shape) // size, size * (size - 1) // 2)}
+
+
+def _oft_input_shared(random: Random, shape: Shape, rank: int) -> Tensors:
+    return {"oft_R.weight": random(1, 6)}
+
+
 def _boft(*, constraint: float = 0.0, rescale: bool = False) -> Maker:
     def make(random: Random, shape: Shape, rank: int) -> Tensors:
         stages = (shape[0] & -shape[0]).bit_length() - 1
@@ -230,6 +239,8 @@ VARIANTS: Mapping[str, Maker] = {
     "oft": _oft(constraint=0.0),
     "oft-constrained": _oft(constraint=0.01),
     "oft-rescaled": _oft(constraint=0.0, rescale=True),
+    "oft-input": _oft_input,
+    "oft-input-shared": _oft_input_shared,
     "boft": _boft(),
     "boft-constrained": _boft(constraint=0.01),
     "boft-rescaled": _boft(rescale=True),
@@ -238,10 +249,18 @@ VARIANTS: Mapping[str, Maker] = {
     "full": _full,
     "norm": _norm,
 }
-"""Every form of every type. "tucker" ones are for convolutions with a kernel, "norm" for weights of one axis."""
+"""Every form of every type. Which weights a form is for: `fits`."""
 
-WITHOUT_ALPHA = frozenset({"ia3", "ia3-on-input", "full", "norm"})
+WITHOUT_ALPHA = frozenset({"ia3", "ia3-on-input", "oft-input", "oft-input-shared", "full", "norm"})
 ONLY_CONVOLUTIONS = frozenset(name for name in VARIANTS if "tucker" in name)
+WITHOUT_KERNEL = frozenset({"oft-input", "oft-input-shared"})
+
+
+def fits(variant: str, shape: Shape) -> bool:
+    """Whether there is such an adapter for a weight of `shape`."""
+    if variant == "norm" or len(shape) == 1:
+        return variant == "norm" and len(shape) == 1
+    return variant not in (ONLY_CONVOLUTIONS if math.prod(shape[2:]) == 1 else WITHOUT_KERNEL)
 
 
 # Names ---------------------------------------------------------------------------------------------------------------

@@ -124,6 +124,22 @@ def _oft(t: Arrays, w: Array) -> Array:
     return _rescaled(t, np.tensordot(whole, w, 1))
 
 
+def _oft_input(t: Arrays, w: Array) -> Array:
+    """W R^T with R block-diagonal of the five-term series of Cayley's map: Qiu et al. 2025, arXiv:2506.19847."""
+    flat = w.reshape(len(w), -1).copy()
+    size = 4
+    for run in range(flat.shape[1] // size):
+        entries = iter(t["oft_R.weight"][run % len(t["oft_R.weight"])])
+        skew = np.zeros((size, size))
+        for i in range(size):
+            for j in range(i + 1, size):
+                skew[i, j] = next(entries)
+                skew[j, i] = -skew[i, j]
+        terms = [np.linalg.matrix_power(skew, n) * factor for n, factor in enumerate((1, 2, 2, 2, 1))]
+        flat[:, run * size : (run + 1) * size] = flat[:, run * size : (run + 1) * size] @ sum(terms).T
+    return flat.reshape(w.shape)
+
+
 def _boft(t: Arrays, w: Array) -> Array:
     """A product of block-diagonal rotations between butterfly permutations: Liu et al. 2023, arXiv:2311.06243."""
     stages = _rotations(t["oft_blocks"], float(t["alpha"]) * len(w))
@@ -180,6 +196,8 @@ TRAINED: Mapping[str, Trained] = {
     "oft": _oft,
     "oft-constrained": _oft,
     "oft-rescaled": _oft,
+    "oft-input": _oft_input,
+    "oft-input-shared": _oft_input,
     "boft": _boft,
     "boft-constrained": _boft,
     "boft-rescaled": _boft,

@@ -18,10 +18,10 @@ from lycoris.modules.locon import LoConModule
 from lycoris.modules.loha import LohaModule
 from lycoris.modules.lokr import LokrModule
 from lycoris.modules.norms import NormModule
-from peft import LoHaConfig, LoKrConfig, LoraConfig, get_peft_model
+from peft import LoHaConfig, LoKrConfig, LoraConfig, OFTConfig, get_peft_model
 from torch import Tensor, nn
 
-from tests.adapter_files import ONLY_CONVOLUTIONS, Shape, tensors_for
+from tests.adapter_files import Shape, fits, tensors_for
 from tests.pipeline.adapters.test_deltas import group_of
 from webui.pipeline.adapters import deltas
 from webui.pipeline.adapters.reading import read_adapter
@@ -109,12 +109,7 @@ LYCORIS: Mapping[str, Build] = {
     "norm": lambda layer: NormModule("x", layer, 1.0),
 }
 
-LYCORIS_CASES = [
-    (variant, layer)
-    for variant in LYCORIS
-    for layer in SHAPES
-    if (variant == "norm") == (layer == "norm") and (layer == "3x3" or variant not in ONLY_CONVOLUTIONS)
-]
+LYCORIS_CASES = [(variant, layer) for variant in LYCORIS for layer in SHAPES if fits(variant, SHAPES[layer])]
 
 
 def own_shapes(module: nn.Module) -> dict[str, Tensor]:
@@ -158,14 +153,13 @@ PEFT: Mapping[str, Any] = {
     "lokr-whole": LoKrConfig(r=16, alpha=ALPHA, target_modules=["layer"]),
     "lokr-second-factored": LoKrConfig(r=PEFT_RANK, alpha=ALPHA, decompose_factor=2, target_modules=["layer"]),
     "lokr-factored": LoKrConfig(r=1, alpha=ALPHA, decompose_both=True, target_modules=["layer"]),
+    "oft-input": OFTConfig(oft_block_size=4, r=0, target_modules=["layer"]),
+    "oft-input-shared": OFTConfig(oft_block_size=4, r=0, block_share=True, target_modules=["layer"]),
     "lokr-tucker": LoKrConfig(r=1, alpha=ALPHA, use_effective_conv2d=True, target_modules=["layer"]),
 }
 
 PEFT_CASES = [
-    (variant, layer)
-    for variant in PEFT
-    for layer in ("linear", "1x1", "3x3")
-    if layer == "3x3" or variant not in ONLY_CONVOLUTIONS
+    (variant, layer) for variant in PEFT for layer in ("linear", "1x1", "3x3") if fits(variant, SHAPES[layer])
 ]
 
 

@@ -22,7 +22,7 @@ class AdapterType:
     """`keys`: sets of names of which one must be there, whole, next to any of `optional`.
 
     `equal` lists axes of factors whose lengths have to agree. `extent` and `delta` are as in factors.py.
-    `num_axes`, of `oft_blocks`, tells apart types with the same keys.
+    `num_axes` of the tensors tells apart types with the same keys.
     """
 
     id: str
@@ -161,6 +161,14 @@ ADAPTER_TYPES: tuple[AdapterType, ...] = (
         equal=((("oft_blocks", 2), ("oft_blocks", 3)),),
         extent=factors.boft_extent,
         delta=factors.boft_delta,
+    ),
+    AdapterType(
+        id="oft-input",
+        label="OFT of the inputs",
+        keys=(frozenset({"oft_R"}),),
+        num_axes=2,
+        extent=factors.oft_input_extent,
+        delta=factors.oft_input_delta,
     ),
     AdapterType(
         id="glora",

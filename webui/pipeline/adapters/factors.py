@@ -165,6 +165,23 @@ def boft_delta(group: AdapterGroup, weight: Tensor) -> Tensor:
     return _rescaled(group, formulas.butterfly(rotations, weight)) - weight
 
 
+def oft_input_extent(group: AdapterGroup, weight: Shape) -> tuple[int, int]:
+    count, entries = group.shapes["oft_R"]
+    size = math.isqrt(2 * entries) + 1
+    if size * (size - 1) != 2 * entries:
+        raise BadFactors(f"oft_R {[count, entries]} has no skew matrices: {entries} is no triangular number")
+    if math.prod(weight[2:]) > 1:
+        # PEFT turns overlapping patches and sums them up: no change of weight does that.
+        raise BadFactors(f"turned inputs of a convolution {list(weight)} are no change of its weight")
+    is_shared = count == 1 and weight[1] % size == 0
+    return weight[0], weight[1] if is_shared else count * size
+
+
+def oft_input_delta(group: AdapterGroup, weight: Tensor) -> Tensor:
+    rotations = formulas.neumann(numbers(group, "oft_R", weight))
+    return formulas.rotated_inputs(rotations, weight) - weight
+
+
 def _rescaled(group: AdapterGroup, weight: Tensor) -> Tensor:
     if "rescale" not in group.shapes:
         return weight

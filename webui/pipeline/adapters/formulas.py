@@ -4,6 +4,8 @@
 or not. Everything is computed in the type of the tensors that come in.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -36,10 +38,34 @@ def cayley(blocks: Tensor, max_norm: float | None) -> Tensor:
     return rotations
 
 
+def neumann(vectors: Tensor) -> Tensor:
+    """Nearly rotations (k, n, n) from the entries (k, n (n - 1) / 2) above the diagonals of skew matrices Q.
+
+    They are I + 2Q + 2Q^2 + 2Q^3 + Q^4, the start of Cayley's series that PEFT and OneTrainer train with.
+    Source: Qiu et al. 2025, arXiv:2506.19847.
+    """
+    size = math.isqrt(2 * vectors.shape[-1]) + 1
+    upper = torch.zeros(len(vectors), size, size, dtype=vectors.dtype, device=vectors.device)
+    rows, columns = torch.triu_indices(size, size, 1)
+    upper[:, rows, columns] = vectors
+    skew = upper - upper.mT
+    squared = skew @ skew
+    identity = torch.eye(size, dtype=vectors.dtype, device=vectors.device)
+    return identity + 2 * (skew + squared + squared @ skew) + squared @ squared
+
+
 def rotated(rotations: Tensor, weight: Tensor) -> Tensor:
     """W with each run of n output rows turned by the transpose of its `rotations` (k, n, n), as both trainers do it."""
     blocks = weight.reshape(rotations.shape[0], rotations.shape[1], -1)
     return torch.einsum("knm,kni->kmi", rotations, blocks).reshape(weight.shape)
+
+
+def rotated_inputs(rotations: Tensor, weight: Tensor) -> Tensor:
+    """W for inputs x whose runs of n values were turned to x R before: `rotations` (k, n, n), or (1, n, n) for all."""
+    size = rotations.shape[-1]
+    runs = weight.reshape(weight.shape[0], -1, size)
+    blocks = rotations.expand(runs.shape[1], size, size)
+    return torch.einsum("okc,kic->oki", runs, blocks).reshape(weight.shape)
 
 
 def butterfly(rotations: Tensor, weight: Tensor) -> Tensor:

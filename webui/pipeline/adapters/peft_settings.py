@@ -44,11 +44,13 @@ def read_settings(path: Path, metadata: Mapping[str, str]) -> Settings:
     try:
         if METADATA_KEY in metadata:
             components = _by_component(json.loads(metadata[METADATA_KEY]))
-            return {prefix: _parse(values) for prefix, values in components.items() if "r" in values}
+            return {prefix: _parse(values) for prefix, values in components.items() if values.get("r")}
         config = path.with_name(CONFIG_NAME)
         if path.stem == PEFT_FILE_STEM and config.is_file():
             values = json.loads(config.read_text("utf-8"))
-            return {"base_model.model.": _parse(values)} if "r" in values else {}
+            if not values.get("use_cayley_neumann", True) or values.get("num_cayley_neumann_terms", 5) != 5:
+                raise UnsupportedModel(path, "its rotations are not the five-term series that is known here")
+            return {"base_model.model.": _parse(values)} if values.get("r") else {}
     except (OSError, ValueError, TypeError, AttributeError, re.error) as error:
         raise UnsupportedModel(path, f"its settings of rank and alpha are damaged ({error})") from error
     return {}

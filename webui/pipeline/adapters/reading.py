@@ -18,7 +18,7 @@ from webui.pipeline.adapters.storage import Contents, StoredTensors, open_conten
 from webui.pipeline.adapters.targets import AdapterGroup
 
 SUFFIXES: Mapping[str, str] = {
-    **{f"{name}.weight": name for name in ("lora_up", "lora_down", "lora_mid", "a1", "a2", "b1", "b2", "bm")},
+    **{f"{name}.weight": name for name in ("lora_up", "lora_down", "lora_mid", "a1", "a2", "b1", "b2", "oft_R")},
     **{f"lora_{a}{adapter}.weight": name for a, name in (("A", "lora_down"), ("B", "lora_up"))
        for adapter in ("", ".default", ".default_0")},
     **{f"{spelling}{half}.weight": f"lora_{half}" for spelling in ("lora.", "lora_linear_layer.", "")

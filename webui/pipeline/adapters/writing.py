@@ -33,7 +33,7 @@ TEXT_PREFIXES: Mapping[AdapterBase, Mapping[AdaptedComponent, str]] = MappingPro
 SGM_BASES: frozenset[AdapterBase] = frozenset({"sdxl", "sdxl-refiner"})
 """For these, U-Net modules have the original's names: all readers know them, diffusers' names only some."""
 
-WITH_WEIGHT = frozenset({"lora_up", "lora_down", "lora_mid", "a1", "a2", "b1", "b2"})
+WITH_WEIGHT = frozenset({"lora_up", "lora_down", "lora_mid", "a1", "a2", "b1", "b2", "oft_R"})
 """Names that have ".weight" behind them in a file."""
 
 HASH_KEY = "sshs_model_hash"
