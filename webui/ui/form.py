@@ -14,6 +14,7 @@ from webui.pipeline.schedules import SCHEDULES
 from webui.ui.component import JsonHtml
 from webui.ui.controls import IMAGE_FORMATS, LABELS, MASK_AREAS, MASK_MODES, MASKED_CONTENTS, RESIZE_MODES, Task
 from webui.ui.mask_painter import MaskPainter, PaintedImage
+from webui.ui.models_panel import ModelsSlot
 
 NO_PROMPT = "What should be in the picture"
 
@@ -54,6 +55,7 @@ class Shell:
     refresh: Any
     problems: Any
     theme: Any
+    models: Any
     tabs: Any = None
     tab_names: dict[str, Any] = field(default_factory=dict)
 
@@ -136,6 +138,7 @@ def add_compose(form: Form, info: CheckpointInfo | None) -> None:
             )
             form.buttons["interrupt"] = gr.Button("Interrupt", elem_id=form.id("interrupt"), min_width=96, scale=0)
             form.buttons["skip"] = gr.Button("Skip", elem_id=form.id("skip"), min_width=72, scale=0)
+        ModelsSlot(elem_id=form.id("models"))
 
 
 def add_results(form: Form) -> None:

@@ -19,6 +19,8 @@ from webui.ui.stream import JobViews, Trouble, attempt
 
 MEMORY_VERSION = 1
 COUNTED = ("prompt", "negative_prompt")
+OF_CHECKPOINT = ("width", "height", "steps", "cfg_scale")
+"""Controls that take a checkpoint's own values when it is chosen."""
 
 Updates = dict[Any, Any]
 
@@ -72,16 +74,23 @@ class Handlers:
         return self._list_checkpoints(infos, _chosen(infos, checkpoint))
 
     def choose_checkpoint(self, checkpoint: str | None) -> Updates:
-        """Its own size, CFG scale and example prompts, in all tabs."""
+        """Its own size, steps, CFG scale and example prompts, in all tabs."""
         info = self._info(checkpoint)
         if info is None:
             return {}
         updates: Updates = {}
         for form in self._forms.values():
-            start = {"width": info.native_size, "height": info.native_size, "cfg_scale": info.guidance_scale}
-            updates |= form.updates(start)
+            own = (info.native_size, info.native_size, info.num_inference_steps, info.guidance_scale)
+            updates |= form.updates(dict(zip(OF_CHECKPOINT, own, strict=True)))
             updates[form.chips] = {"samples": list(info.example_prompts), "chosen": ""}
         return updates
+
+    def pick_checkpoint(self, click: Mapping[str, Any]) -> Updates:
+        """A checkpoint's card was clicked: as if it had been chosen from the list."""
+        name = str(click.get("checkpoint", ""))
+        if self._info(name) is None:
+            return {}
+        return {self._shell.checkpoint: name, **self.choose_checkpoint(name)}
 
     def restore(self, task: Task, path: str | None) -> Updates:
         """The settings that a dropped or opened picture was made with."""
@@ -157,6 +166,7 @@ class Handlers:
                 choices=checkpoint_choices(infos), value=chosen.name if chosen else None
             ),
             self._shell.problems: {"problems": problems_of(infos)},
+            self._shell.models: {"chosen": chosen.name if chosen else ""},
         }
         for form in self._forms.values():
             samples = list(chosen.example_prompts) if chosen else []

@@ -11,11 +11,13 @@ from webui.library.catalog import DEFAULT_NATIVE_SIZE_PX, CheckpointInfo
 from webui.services import Services
 from webui.ui.controls import TASKS, Task
 from webui.ui.form import Form, Problems, Queue, Shell
-from webui.ui.handlers import COUNTED, Handlers, Updates, checkpoint_choices, problems_of
+from webui.ui.handlers import COUNTED, OF_CHECKPOINT, Handlers, Updates, checkpoint_choices, problems_of
 from webui.ui.mask_painter import flush_js
+from webui.ui.models_panel import ModelsLink
 from webui.ui.stream import JobViews
 from webui.ui.tabs.img2img import build_img2img
 from webui.ui.tabs.inpaint import build_inpaint
+from webui.ui.tabs.models import build_models
 from webui.ui.tabs.training import build_training
 from webui.ui.tabs.txt2img import build_txt2img
 
@@ -55,6 +57,8 @@ def _build_tabs(shell: Shell, start: CheckpointInfo | None, max_pixels: int) -> 
             forms["img2img"] = build_img2img(start, size, max_pixels=max_pixels)
         with gr.Tab("Inpaint", id="inpaint") as shell.tab_names["inpaint"]:
             forms["inpaint"] = build_inpaint(start, size, max_pixels=max_pixels)
+        with gr.Tab("Models", id="models") as shell.tab_names["models"]:
+            build_models()
         with gr.Tab("Training", id="training") as shell.tab_names["training"]:
             build_training()
     return forms
@@ -77,7 +81,8 @@ def _build_sidebar(infos: list[CheckpointInfo], start: CheckpointInfo | None) ->
         refresh = gr.Button("Refresh", size="sm", elem_id="refresh", min_width=80)
         problems = Problems(problems_of(infos), elem_id="problems")
         Queue(elem_id="queue")
-    return Shell(checkpoint=checkpoint, refresh=refresh, problems=problems, theme=theme)
+        models = ModelsLink("" if start is None else start.name, elem_id="models_link")
+    return Shell(checkpoint=checkpoint, refresh=refresh, problems=problems, theme=theme, models=models)
 
 
 def _connect_form(form: Form, shell: Shell, handlers: Handlers, memory: Any) -> None:
@@ -162,7 +167,7 @@ def _connect_shell(
     chips = {form.chips for form in forms.values()}
     counters = {counter for form in forms.values() for counter in form.counters.values()}
     remembered = {control for form in forms.values() for control in form.remembered().values()}
-    lists = {shell.checkpoint, shell.problems, *chips}
+    lists = {shell.checkpoint, shell.problems, shell.models, *chips}
 
     def open_page(values: dict[Any, Any], request: gr.Request) -> Updates:
         return handlers.open_page(
@@ -176,9 +181,12 @@ def _connect_shell(
         **quiet,
     ).then(js="() => atelier.ready()", **by_script)
     shell.refresh.click(handlers.refresh_checkpoints, shell.checkpoint, lists, **quiet)
-    sizes = {form.controls[side] for form in forms.values() for side in ("width", "height")}
-    shell.checkpoint.input(handlers.choose_checkpoint, shell.checkpoint, {*sizes, *chips}, **quiet)
-    shell.checkpoint.change(js="(name) => name", inputs=shell.checkpoint, outputs=checkpoint_memory, **by_script)
+    its_own = {form.controls[name] for form in forms.values() for name in OF_CHECKPOINT}
+    shell.checkpoint.input(handlers.choose_checkpoint, shell.checkpoint, {*its_own, *chips}, **quiet)
+    shell.models.change(handlers.pick_checkpoint, shell.models, {shell.checkpoint, *its_own, *chips}, **quiet)
+    shell.checkpoint.change(
+        js="(name) => atelierModels.chose(name)", inputs=shell.checkpoint, outputs=checkpoint_memory, **by_script
+    )
     shell.theme.click(js="() => atelier.toggleTheme()", **by_script)
     for name, tab in shell.tab_names.items():
         tab.select(js=f"() => atelier.openTab('{name}')", **by_script)

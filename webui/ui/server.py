@@ -6,10 +6,11 @@ from starlette.middleware.gzip import GZipMiddleware
 
 from webui.services import Services
 from webui.ui.guard import Guard, owner_of
+from webui.ui.model_routes import build_model_router
 from webui.ui.pages import build_blocks
 from webui.ui.routes import build_router
 from webui.ui.stream import JobViews
-from webui.ui.theme import ASSETS, build_head, build_theme
+from webui.ui.theme import ASSETS, STYLES, build_head, build_theme
 
 MAX_UPLOAD = "200mb"
 """An uncompressed picture of the largest size that may be opened."""
@@ -22,6 +23,7 @@ def build_app(services: Services) -> FastAPI:
     app.add_middleware(Guard, settings=services.settings)
     views = JobViews(services)
     app.include_router(build_router(services, views))
+    app.include_router(build_model_router(services, views))
     blocks = build_blocks(services, views)
     blocks.queue(default_concurrency_limit=8, max_size=MAX_WAITING_EVENTS)
     gr.mount_gradio_app(
@@ -37,7 +39,7 @@ def build_app(services: Services) -> FastAPI:
         ssr_mode=False,
         enable_monitoring=False,
         theme=build_theme(),
-        css_paths=[ASSETS / "atelier.css"],
+        css_paths=[ASSETS / name for name in STYLES],
         head=build_head(),
     )
     return app

@@ -6,6 +6,9 @@ import gradio as gr
 from gradio.themes.utils import colors, sizes
 
 ASSETS = Path(__file__).parent / "assets"
+SCRIPTS = ("atelier.js", "models_prompt.js", "models.js", "models_details.js")
+"""In this order: the later ones use the earlier ones."""
+STYLES = ("atelier.css", "models.css")
 SYSTEM_FONTS = ("system-ui", "-apple-system", "Segoe UI", "sans-serif")
 SYSTEM_MONO_FONTS = ("ui-monospace", "SF Mono", "Consolas", "monospace")
 
@@ -73,6 +76,6 @@ def build_theme() -> gr.themes.Base:
 
 
 def build_head() -> str:
-    """The icon and our script, in the page itself: they run before the first component is there."""
-    script = (ASSETS / "atelier.js").read_text(encoding="utf-8")
-    return f'<link rel="icon" href="data:,"><meta name="robots" content="noindex"><script>{script}</script>'
+    """The icon and our scripts, in the page itself: they run before the first component is there."""
+    scripts = "".join(f"<script>{(ASSETS / name).read_text(encoding='utf-8')}</script>" for name in SCRIPTS)
+    return f'<link rel="icon" href="data:,"><meta name="robots" content="noindex">{scripts}'

@@ -395,6 +395,10 @@ const atelier = (() => {
   new MutationObserver(followTheme).observe(document.body, { attributeFilter: ["class"] }); // Gradio sets its own
   document.body.inert = true;
   setTimeout(ready, READY_FALLBACK_MS);
-  return { results, queue, chips, problems, act, remember, shownSeed, openTab, ready, toggleTheme, poll };
+  const shownIn = (task) => {
+    const picture = shownPicture(panels[task]);
+    return picture && { job: panels[task].shown.id, index: picture.index };
+  };
+  return { results, queue, chips, problems, act, remember, shownSeed, openTab, ready, toggleTheme, poll, make, byId, visible, currentTask, shownIn };
 })();
 window.atelier = atelier;
