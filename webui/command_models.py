@@ -1,4 +1,4 @@
-"""`models ACTION`: get, list and the tools. A row of `ACTIONS` is a sub-command; what it needs is imported when it runs."""
+"""`models ACTION`: get, list, and the tools. A row of `ACTIONS` is a sub-command; what it needs is imported late."""
 
 import argparse
 import json
