@@ -53,8 +53,10 @@ def test_the_width_of_the_text_tells_the_base(width: int, base: str, tmp_path: P
         ({"x.oft_blocks": (3, 3, 3), "x.alpha": ()}, ("oft",), None),
         ({"x.oft_blocks": (2, 3, 3, 3), "x.alpha": ()}, ("boft",), None),
         ({"x.a1.weight": (9, 4), "x.a2.weight": (4, 9), "x.b1.weight": (9, 4), "x.b2.weight": (4, 9)}, ("glora",), 4),
-        ({"x.diff": (9, 9), "x.diff_b": (9,)}, ("full", "bias"), None),
-        ({"x.w_norm": (9,), "x.b_norm": (9,)}, ("norm", "bias"), None),
+        ({"x.diff": (9, 9), "x.diff_b": (9,)}, ("full",), None),
+        ({"x.w_norm": (9,), "x.b_norm": (9,)}, ("norm",), None),
+        ({"x.diff_b": (9,)}, ("bias",), None),
+        ({"x.oft_R.weight": (3, 6)}, ("oft-input",), None),
     ],
 )  # fmt: skip
 def test_the_names_of_the_tensors_tell_the_type(

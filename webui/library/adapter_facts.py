@@ -14,12 +14,12 @@ TYPE_OF_TENSOR: Mapping[str, str] = {
     "lora_down": "lora", "lora_A": "lora", "lora_mid": "lora-tucker",
     "hada_w1_a": "loha", "hada_t1": "loha-tucker",
     "lokr_w1": "lokr", "lokr_w1_a": "lokr", "lokr_w2": "lokr", "lokr_w2_a": "lokr", "lokr_t2": "lokr-tucker",
-    "on_input": "ia3", "oft_blocks": "oft", "oft_diag": "oft", "a1": "glora", "diff": "full", "w_norm": "norm",
+    "on_input": "ia3", "oft_blocks": "oft", "oft_R": "oft-input", "a1": "glora", "diff": "full", "w_norm": "norm",
     "diff_b": "bias", "b_norm": "bias", "dora_scale": "dora", "lora_magnitude_vector": "dora",
 }  # fmt: skip
 """The tensor of a module that gives its type away -> the type."""
-TYPE_ORDER = ("lora", "lora-tucker", "loha", "loha-tucker", "lokr", "lokr-tucker", "ia3", "oft", "boft", "glora",
-              "full", "norm", "bias", "dora")  # fmt: skip
+TYPE_ORDER = ("lora", "lora-tucker", "loha", "loha-tucker", "lokr", "lokr-tucker", "ia3", "oft", "boft", "oft-input",
+              "glora", "full", "norm", "bias", "dora")  # fmt: skip
 TUCKER = (("lora", ("lora_down", "lora_A"), "lora_mid"), ("loha", ("hada_w1_a",), "hada_t1"),
           ("lokr", ("lokr_w2", "lokr_w2_a"), "lokr_t2"))  # fmt: skip
 """Type, a tensor that each of its modules has, and the one that makes it a Tucker decomposition."""
@@ -147,6 +147,8 @@ def _types(tails: Mapping[str, str], tensors: Mapping[str, TensorInfo]) -> tuple
     for kind, plain, middle in TUCKER:
         if counts[middle] and counts[middle] == sum(counts[tensor] for tensor in plain):
             found -= {kind}  # every module of it has a middle
+    if found - {"bias", "dora"}:
+        found -= {"bias"}  # a part of the others
     return tuple(kind for kind in TYPE_ORDER if kind in found)
 
 

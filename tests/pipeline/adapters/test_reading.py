@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from tests.adapter_files import NAMINGS, ONLY_CONVOLUTIONS, VARIANTS, tensors_for, write_adapter
 from tests.models import write_checkpoint
 from webui.errors import UnsupportedModel
+from webui.library.identify import identify
 from webui.pipeline.adapters import deltas
 from webui.pipeline.adapters.adapter_types import ADAPTER_TYPES
 from webui.pipeline.adapters.names import TargetNames, module_paths
@@ -135,6 +136,14 @@ def test_weights_are_not_read_until_they_are_asked_for(tmp_path: Path) -> None:
         file.truncate(8 + len(text) + at)
     found = read_adapter(tmp_path / "x.safetensors")
     assert [group.shapes["diff"] for group in found.groups.values()] == [(20_000, 20_000)] * 2
+
+
+@pytest.mark.parametrize("naming", ["kohya", "peft"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_file_is_identified_by_its_header_as_what_is_read(variant: str, naming: str, tmp_path: Path) -> None:
+    path = write_adapter(tmp_path / "x.safetensors", modules_for(variant), variant=variant, naming=naming)
+    facts = identify(path)
+    assert (facts.kind, facts.adapter_types) == ("adapter", read_adapter(path).types)
 
 
 # Settings that are not among the tensors -----------------------------------------------------------------------------

@@ -25,6 +25,7 @@ TEXT_PREFIXES: Mapping[AdapterBase, Mapping[AdaptedComponent, str]] = MappingPro
     {
         "sd1": {"text_encoder": "lora_te"},
         "sd2": {"text_encoder": "lora_te"},
+        "sd-custom": {"text_encoder": "lora_te"},
         "sdxl": {"text_encoder": "lora_te1", "text_encoder_2": "lora_te2"},
         "sdxl-refiner": {"text_encoder_2": "lora_te2"},
     }
