@@ -102,7 +102,8 @@ class LatentCodec:
         """`run` at once or in strips as memory allows, and again in float32 if it gives NaN or Inf."""
         result = self._fitted(run, num_pixels, doing)
         if not torch.isfinite(result).all() and self.vae.dtype != torch.float32:
-            self.vae.to(torch.float32)
+            with torch.inference_mode(mode=False):  # weights made inside could not be moved or merged into later
+                self.vae.to(torch.float32)
             self.was_rescued = True
             result = self._fitted(run, num_pixels, doing)
         if not torch.isfinite(result).all():

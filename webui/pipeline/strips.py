@@ -88,13 +88,13 @@ class Strips:
         result = x if in_place else self._empty(x, conv.out_channels, height, width)
         above: Tensor | None = None
         for start, end in self._spans(height, width):
+            low = max(start - 1, 0)
             rows = self._rows(x, start, min(end + 1, height))
-            if start > 0:
-                rows = torch.cat([above if above is not None else self._rows(x, start - 1, start), rows], dim=2)
+            if low < start:
+                rows = torch.cat([self._rows(x, low, start) if above is None else above, rows], dim=2)
             if in_place:
                 above = self._rows(x, end - 1, end).clone()
-            rows = F.pad(before(rows), (1, 1, int(start == 0), int(end == height)))
-            result[:, :, start:end] = F.conv2d(rows, conv.weight, conv.bias).to(self.storage)
+            result[:, :, start:end] = _cropped(conv(before(rows)), start - low, end - start).to(self.storage)
         return result
 
     def _upsample(self, conv: nn.Conv2d, x: Tensor) -> Tensor:
@@ -102,12 +102,10 @@ class Strips:
         height, width = x.shape[2:]
         result = self._empty(x, conv.out_channels, height * 2, width * 2)
         for start, end in self._spans(height, width * 4):
-            low, high = max(start - 1, 0), min(end + 1, height)
-            rows = F.interpolate(self._rows(x, low, high), scale_factor=2.0, mode="nearest")
-            first = 0 if start == 0 else 1
-            rows = rows[:, :, first : first + 2 * (end - start) + 2 - int(start == 0) - int(end == height)]
-            rows = F.pad(rows, (1, 1, int(start == 0), int(end == height)))
-            result[:, :, 2 * start : 2 * end] = F.conv2d(rows, conv.weight, conv.bias).to(self.storage)
+            low = max(start - 1, 0)
+            rows = F.interpolate(self._rows(x, low, min(end + 1, height)), scale_factor=2.0, mode="nearest")
+            made = _cropped(conv(rows), 2 * (start - low), 2 * (end - start))
+            result[:, :, 2 * start : 2 * end] = made.to(self.storage)
         return result
 
     def _downsample(self, conv: nn.Conv2d, x: Tensor) -> Tensor:
@@ -117,7 +115,7 @@ class Strips:
         for start, end in self._spans(height // 2, width):
             rows = self._rows(x, 2 * start, min(2 * end + 1, height))
             rows = F.pad(rows, (0, 1, 0, 2 * end + 1 - min(2 * end + 1, height)))
-            result[:, :, start:end] = F.conv2d(rows, conv.weight, conv.bias, stride=2).to(self.storage)
+            result[:, :, start:end] = conv(rows).to(self.storage)
         return result
 
     def _norm(self, norm: nn.GroupNorm, x: Tensor) -> Callable[[Tensor], Tensor]:
@@ -152,6 +150,11 @@ class Strips:
 
     def _empty(self, like: Tensor, channels: int, height: int, width: int) -> Tensor:
         return torch.empty(1, channels, height, width, dtype=like.dtype, device=self.storage)
+
+
+def _cropped(rows: Tensor, start: int, count: int) -> Tensor:
+    """Without the neighbours' rows: a convolution saw nothing beside them, right at the picture's edge alone."""
+    return rows[:, :, start : start + count]
 
 
 def _attend(attention: Any, x: Tensor) -> Tensor:
