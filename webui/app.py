@@ -118,6 +118,7 @@ def serve(settings: Settings) -> None:
         _announce(settings, listener.getsockname()[1])
         for worker in workers:
             worker.start()
+        services.start_hashing()
 
     try:
         _Server(config, when_ready).run(sockets=[listener])

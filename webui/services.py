@@ -21,7 +21,7 @@ from webui.library.downloads.client import Access
 from webui.library.downloads.download import DownloadRequest, Downloads
 from webui.library.downloads.events import DOWNLOAD_EVENTS
 from webui.library.downloads.sources import Sites
-from webui.prompt.chunks import count_tokens
+from webui.prompt.chunks import CHUNK_TOKENS, EmbeddingNames, KnownEmbedding, count_tokens
 from webui.prompt.grammar import parse_prompt
 from webui.prompt.tokenizer import ClipTokenizer
 from webui.settings import CHECKOUT, Settings
@@ -94,7 +94,13 @@ class Services:
         folder = tokenizer_folder(info)
         if folder not in self._tokenizers:
             self._tokenizers[folder] = ClipTokenizer(folder)
-        return count_tokens(parse_prompt(text), self._tokenizers[folder])
+        return count_tokens(parse_prompt(text), self._tokenizers[folder], self._embeddings())
+
+    def _embeddings(self) -> EmbeddingNames:
+        files = [
+            file for file in self.library.embeddings() if not file.problem and 0 < file.num_vectors <= CHUNK_TOKENS
+        ]
+        return EmbeddingNames({file.name: KnownEmbedding(file.id, file.num_vectors) for file in files})
 
     def restore(self, source: Path | bytes) -> RestoredSettings:
         """The settings a picture was made with. Raises InvalidRequest if it carries none."""
@@ -116,6 +122,15 @@ class Services:
             if name
         }
         self.inputs.discard_unused(keep)
+
+    def start_hashing(self) -> None:
+        """Hashes model files in the background, while no job waits for the device or runs on it."""
+
+        def busy() -> bool:
+            waiting = self.queue.jobs(states={JobState.QUEUED, JobState.RUNNING})
+            return any(job.kind != DOWNLOAD for job in waiting)
+
+        self.library.start_hashing(busy)
 
     def close(self) -> None:
         self.library.close()

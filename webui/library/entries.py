@@ -3,18 +3,20 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from webui.errors import UnsupportedModel
+from webui.images.carried_data import read_carried_data
 from webui.library.facts import ModelFacts
 from webui.library.families import FAMILIES, PredictionType
-from webui.library.header import read_header
-from webui.library.identify import identify
+from webui.library.header import Header, TensorInfo, read_header
+from webui.library.identify import identify, is_old_format
 from webui.library.index import Known
-from webui.library.scan import ROOMS, FoundFile, RoomKind, Stamp
+from webui.library.old_files import read_old_header
+from webui.library.scan import PICTURES, ROOMS, FoundFile, RoomKind, Stamp
 from webui.library.sidecars import Sidecar
 
 METADATA_FILE = "atelier.json"
@@ -68,6 +70,8 @@ class ModelFile:
     problem: str = ""
     has_thumbnail: bool = False
     """A preview lies in its own metadata."""
+    num_vectors: int = 0
+    """Tokens that an embedding stands for."""
     preview: Path | None = None
     preview_mtime_ns: int = 0
     notes: Sidecar = NOTHING_BESIDE
@@ -85,18 +89,40 @@ def tokenizer_folder(info: CheckpointInfo) -> Path:
 
 def look_into(path: Path) -> Known:
     """What the file or checkpoint folder at `path` holds. Never raises: `facts.problems` say what is wrong."""
-    if path.is_dir() or path.suffix.lower() != ".safetensors":
+    if path.is_dir():
         return Known(facts=identify(path))
     try:
-        header = read_header(path)
+        header = _header(path)
     except UnsupportedModel:
         return Known(facts=identify(path))
-    metadata = header.metadata
+    facts = identify(path, header=header)
     return Known(
-        facts=identify(path, header=header),
-        alias=metadata.get("ss_output_name", "").strip(),
-        has_thumbnail=metadata.get("modelspec.thumbnail", "").startswith("data:image/"),
+        facts=facts,
+        alias=header.metadata.get("ss_output_name", "").strip(),
+        has_thumbnail=header.metadata.get("modelspec.thumbnail", "").startswith("data:image/"),
+        num_vectors=_num_vectors(header) if facts.kind == "embedding" else 0,
     )
+
+
+def _header(path: Path) -> Header:
+    """Of safetensors, torch's old files, and pictures that carry an embedding."""
+    if path.suffix.lower() in PICTURES:
+        arrays = _arrays(read_carried_data(path))
+        return Header(tensors={name: TensorInfo("F32", shape) for name, shape in arrays}, metadata={}, data_start=0)
+    return read_old_header(path) if is_old_format(path) else read_header(path)
+
+
+def _arrays(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, tuple[int, ...]]]:
+    for name, value in content.items():
+        if isinstance(value, Mapping):
+            yield from _arrays(value, f"{prefix}{name}.")
+        elif hasattr(value, "shape"):
+            yield f"{prefix}{name}", tuple(value.shape)
+
+
+def _num_vectors(header: Header) -> int:
+    shapes = [info.shape for info in header.tensors.values() if len(info.shape) in (1, 2)]
+    return max((shape[0] if len(shape) == 2 else 1 for shape in shapes), default=0)
 
 
 def model_file(kind: RoomKind, file: FoundFile, known: Known, name: str, notes: Sidecar) -> ModelFile:
@@ -112,6 +138,7 @@ def model_file(kind: RoomKind, file: FoundFile, known: Known, name: str, notes: 
         alias=known.alias,
         problem=_problem(kind, known.facts),
         has_thumbnail=known.has_thumbnail,
+        num_vectors=known.num_vectors,
         preview=file.preview,
         preview_mtime_ns=file.preview_mtime_ns,
         notes=notes,

@@ -44,6 +44,8 @@ class Known:
     alias: str = ""
     has_thumbnail: bool = False
     """A preview lies in its metadata."""
+    num_vectors: int = 0
+    """Of an embedding."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

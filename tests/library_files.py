@@ -5,11 +5,17 @@ from pathlib import Path
 
 from PIL import Image
 
-from tests.model_files import write_sparse
+from tests.model_files import write_original_layout, write_sparse
 
 LAYER = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
 CONTEXT = {"sd1": 768, "sdxl": 2048}
 VERSION = {"sd1": "sd_v1", "sdxl": "sdxl_base_v1-0"}
+
+
+def write_checkpoint(path: Path, family: str = "sd15") -> Path:
+    """Real names and sizes, and no data: it can be identified and not run."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return write_original_layout(path, family, small=False)
 
 
 def write_lora(path: Path, *, base: str = "sd1", rank: int = 8, **metadata: str) -> Path:
