@@ -18,7 +18,7 @@ class GetModels(JsonHtml):
             {**asdict(starter), "amount": amount(starter.size, None), "licence_page": LICENCE_PAGES[starter.licence]}
             for starter in STARTERS
         ]
-        words = {kind: f"{room.word} ({room.folder})" for kind, room in ROOMS.items()}
+        words: dict[str, str] = {kind: f"{room.word} ({room.folder})" for kind, room in ROOMS.items()}
         words["tiny_decoder"] = f"Tiny decoder ({FOLDERS['tiny_decoder']})"
         super().__init__(
             value={"starters": starters, "kinds": words},

@@ -1,7 +1,8 @@
 from collections.abc import Iterator
 
 import pytest
-from model_server import ModelServer
+
+from tests.model_server import ModelServer
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import threading
 from typing import Any
 
 import pytest
-from model_server import ModelServer
 
+from tests.model_server import ModelServer
 from webui.errors import InvalidRequest
 from webui.library.downloads import client as client_module
 from webui.library.downloads.addresses import parse_url

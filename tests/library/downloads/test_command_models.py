@@ -10,8 +10,8 @@ import threading
 from pathlib import Path
 
 import pytest
-from model_server import ModelServer, lora
 
+from tests.model_server import ModelServer, lora
 from webui.cli import main
 
 LORA = lora(width=1280, rank=32, layers=12)

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from model_server import ModelServer, lora, nothing_known
 from safetensors.numpy import save
 
+from tests.model_server import ModelServer, lora, nothing_known
 from webui.errors import InvalidRequest, UnsupportedModel, WebUIError
 from webui.jobs.cancel import CancelToken, JobInterrupted
 from webui.jobs.events import JobEvent
@@ -317,3 +317,16 @@ def test_speed_and_time_left_follow_the_bytes(monkeypatch: pytest.MonkeyPatch) -
     assert [event.done for event in events] == [0, 100, 200, 400]
     assert [event.bytes_per_s for event in events] == [0, 100, 100, 0]
     assert [event.seconds_left for event in events] == [None, 9, 8, None]
+
+
+def test_a_stalled_download_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = iter([0.0, 1.0, 1.1, 2.0, 7.5])
+    monkeypatch.setattr(download_module.time, "monotonic", lambda: next(seconds))
+    events: list[Any] = []
+    meter = download_module.Meter(events.append, 1000)
+    meter.beat()
+    meter.count(0, None)
+    meter.count(100, None)
+    for _ in range(3):
+        meter.beat()
+    assert [(event.done, event.bytes_per_s) for event in events] == [(0, 0), (100, 100), (100, 50), (100, 0)]

@@ -12,8 +12,8 @@ from collections import namedtuple
 from pathlib import Path
 
 import pytest
-from model_server import ModelServer
 
+from tests.model_server import ModelServer
 from webui.errors import StorageError, WebUIError
 from webui.jobs.cancel import CancelToken, JobInterrupted
 from webui.library.downloads import fetch as fetch_module

@@ -3,8 +3,8 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from model_server import ModelServer, lora
 
+from tests.model_server import ModelServer, lora
 from webui.errors import InvalidRequest, WebUIError
 from webui.library.downloads.addresses import parse_url
 from webui.library.downloads.civitai import plan_civitai

@@ -100,11 +100,11 @@ class Downloads:
         """
         source = self.source_of(request)
         discard_old_parts(self.parts_dir)
-        client = Client(self.access, check=check)
+        download = _Download(self, request, source, report, check, read_pickle)
         try:
-            return _Download(self, request, source, client, report, check, read_pickle).run()
+            return download.run()
         finally:
-            client.close()
+            download.client.close()
 
 
 def make_plan(source: Source, request: DownloadRequest, client: Client, sites: Sites) -> Plan:
@@ -127,24 +127,24 @@ class _Download:
         settings: Downloads,
         request: DownloadRequest,
         source: Source,
-        client: Client,
         report: Callable[[JobEvent], None],
         check: Callable[[], None],
         read_pickle: PickleReader,
     ) -> None:
         self._settings = settings
         self._request = request
-        self._client = client
         self._source = source
         self._report = report
         self._check = check
         self._read_pickle = read_pickle
+        self._meter = Meter(report, None)
+        self.client = Client(settings.access, check=self._beat)
         self._token = TOKEN_HINTS[type(source)]
         self._shown = Path(request.name or request.source)
         """What error messages call the model."""
 
     def run(self) -> ModelSaved:
-        plan = make_plan(self._source, self._request, self._client, self._settings.sites)
+        plan = make_plan(self._source, self._request, self.client, self._settings.sites)
         if not self._request.allow_pickle:
             refuse_pickles(plan)
         self._report(DownloadFound(title=plan.title, size=plan.size, num_files=len(plan.files)))
@@ -159,8 +159,8 @@ class _Download:
             facts = self._identify(known)
             return _saved(known, facts, file.sha256, already_there=True)
         part = self._settings.part_of(self._request)
-        meter = Meter(self._report, plan.size)
-        fetched = fetch(file, part, self._client, self._watch(meter, self._look), token=self._token)
+        self._meter = Meter(self._report, plan.size)
+        fetched = fetch(file, part, self.client, self._watch(self._look), token=self._token)
         facts = self._identify(part)
         is_safetensors = has_safetensors_header(part)
         if not is_safetensors and not self._request.allow_pickle:
@@ -180,16 +180,16 @@ class _Download:
         """All files of a diffusers folder, one after the other, then the folder in one move."""
         name = placing.safe_name(self._request.name or plan.title.rpartition("/")[2])
         staging = self._settings.part_of(self._request).with_suffix(".folder")
-        meter = Meter(self._report, plan.size)
+        self._meter = Meter(self._report, plan.size)
         for file in plan.files:
             self._check()
             whole = staging / file.path
             if not _is_whole(whole, file):
                 part = whole.with_name(f"{whole.name}.part")
-                fetch(file, part, self._client, self._watch(meter, _see_nothing), token=self._token)
+                fetch(file, part, self.client, self._watch(_see_nothing), token=self._token)
                 part.replace(whole)
                 _remove_notes(part)
-            meter.base += whole.stat().st_size
+            self._meter.base += whole.stat().st_size
         facts = identify(staging)
         target = self._folder(facts) / name
         is_new = placing.place_folder(staging, target)
@@ -234,13 +234,18 @@ class _Download:
             return identify(path)
         return identify(path, header=self._read_pickle(path))
 
-    def _watch(self, meter: "Meter", arrived: Callable[[Path, int, int | None], bool]) -> Watch:
-        return Watch(progress=meter.count, check=self._check, pause=self._pause, arrived=arrived)
+    def _watch(self, arrived: Callable[[Path, int, int | None], bool]) -> Watch:
+        return Watch(progress=self._meter.count, check=self._beat, pause=self._pause, arrived=arrived)
+
+    def _beat(self) -> None:
+        """Asked many times a second, also while nothing arrives."""
+        self._check()
+        self._meter.beat()
 
     def _pause(self, seconds: float) -> None:
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
-            self._check()
+            self._beat()
             time.sleep(min(left, REPORT_PAUSE_S))
 
 
@@ -251,22 +256,35 @@ class Meter:
         self._report = report
         self._total = total
         self._samples: deque[tuple[float, int]] = deque()
+        self._done = 0
+        self._whole = total
         self.base = 0
         """Bytes of the files before the present one."""
 
     def count(self, done: int, total: int | None) -> None:
         """`done` of `total` bytes of the present file."""
-        now, done = time.monotonic(), self.base + done
-        whole = self._total if self._total is not None else total
-        if self._samples and now - self._samples[-1][0] < REPORT_PAUSE_S and done != whole:
-            return
-        self._samples.append((now, done))
-        while self._samples[-1][0] - self._samples[0][0] > SPEED_WINDOW_S:
+        self._done = self.base + done
+        self._whole = self._total if self._total is not None else total
+        now = time.monotonic()
+        if self._is_due(now) or self._done == self._whole:
+            self._tell(now)
+
+    def beat(self) -> None:
+        """Tells where it stands if nothing has arrived for a while."""
+        if self._samples and self._is_due(now := time.monotonic()):
+            self._tell(now)
+
+    def _is_due(self, now: float) -> bool:
+        return not self._samples or now - self._samples[-1][0] >= REPORT_PAUSE_S
+
+    def _tell(self, now: float) -> None:
+        self._samples.append((now, self._done))
+        while now - self._samples[0][0] > SPEED_WINDOW_S:
             self._samples.popleft()
         first_time, first_done = self._samples[0]
-        speed = max(done - first_done, 0) / (now - first_time) if now > first_time else 0.0
-        left = None if whole is None or speed == 0 else max(whole - done, 0) / speed
-        self._report(DownloadProgress(done=done, total=whole, bytes_per_s=speed, seconds_left=left))
+        speed = max(self._done - first_done, 0) / (now - first_time) if now > first_time else 0.0
+        left = None if self._whole is None or speed == 0 else max(self._whole - self._done, 0) / speed
+        self._report(DownloadProgress(done=self._done, total=self._whole, bytes_per_s=speed, seconds_left=left))
 
 
 def discard_old_parts(parts_dir: Path) -> None:

@@ -1,7 +1,7 @@
 """Models to begin with: where each one is, how large, under which licence.
 
-Sizes are the sites' own and only tell what to expect: what counts at the download is what the site says then, as does its
-sha256. Licences are named as the makers name them. All of it is safetensors.
+Sizes only tell what to expect: at the download the site says the exact one, and the sha256 to check it by. Licences
+are named as the makers name them. All of it is safetensors.
 """
 
 from collections.abc import Mapping

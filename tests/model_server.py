@@ -207,7 +207,7 @@ def lora(*, seed: int = 0, width: int = 320, rank: int = 4, layers: int = 8) -> 
         tensors[f"{name}.lora_down.weight"] = random.standard_normal((rank, inside)).astype(np.float16)
         tensors[f"{name}.lora_up.weight"] = random.standard_normal((outside, rank)).astype(np.float16)
         tensors[f"{name}.alpha"] = np.float16([rank])[0:1].reshape(())
-    return save(tensors, metadata={"ss_base_model_version": "sd_v1", "ss_network_module": "networks.lora"})
+    return save(tensors, metadata={"ss_base_model_version": "sd_v1"})
 
 
 def nothing_known() -> bytes:
