@@ -46,7 +46,12 @@ def build_generator(settings: Settings, library: Library, store: ImageStore) -> 
     device = choose_device(settings.device, settings.dtype)
     if device.is_cpu:
         keep_freed_memory()
-    manager = PipelineManager(library, device)
+    manager = PipelineManager(
+        library,
+        device,
+        cache_bytes=int(settings.cache_gb * 1e9),
+        device_bytes=int(settings.device_memory_gb * 1e9),
+    )
     return Generator(manager, store, sha256_of=library.sha256_of)
 
 

@@ -27,6 +27,12 @@ class Settings(BaseSettings):
     password: SecretStr = Field(default=SecretStr(""), description="Password that belongs to `user`.")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(default="auto", description="Where models run.")
     dtype: Literal["auto", "fp32", "fp16", "bf16"] = Field(default="auto", description="Precision of the networks.")
+    cache_gb: float = Field(
+        default=0.0, ge=0, description="Memory for networks that are kept loaded, in GB; 0: half the machine's."
+    )
+    device_memory_gb: float = Field(
+        default=0.0, ge=0, description="The most that networks may use of a CUDA device, in GB; 0: what is free."
+    )
     max_image_pixels: int = Field(default=64_000_000, gt=0, description="Largest picture that may be opened.")
     downloads: bool = Field(default=True, description="Whether the page may fetch models from the network.")
     private_downloads: bool = Field(

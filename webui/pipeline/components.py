@@ -31,7 +31,7 @@ def default_budget_bytes() -> int:
     return int(min(limits) * SHARE_OF_MEMORY)
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
+@dataclass(slots=True, kw_only=True, eq=False, weakref_slot=True)
 class Component:
     """A network with the source its weights came from; `size_bytes` is what its weights take in memory.
 

@@ -30,6 +30,11 @@ class Device:
     def is_cpu(self) -> bool:
         return self.torch_device.type == "cpu"
 
+    @property
+    def moves_networks(self) -> bool:
+        """Whether networks come to the device and go from it; where it shares the host's memory that gains nothing."""
+        return self.torch_device.type == "cuda"
+
     def free_bytes(self) -> int:
         """Memory that can be had now without pushing anything out."""
         match self.torch_device.type:

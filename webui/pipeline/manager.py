@@ -14,6 +14,7 @@ from webui.pipeline.component_source import ComponentSource
 from webui.pipeline.components import Component, ComponentCache, default_budget_bytes
 from webui.pipeline.device import Device, translated_memory_errors
 from webui.pipeline.model import Model, assemble, choose_layout, component_dtype
+from webui.pipeline.offload import Placement
 from webui.pipeline.sources import CheckpointSource, open_checkpoint, open_vae
 from webui.pipeline.weight_files import Stamp, stamp_of
 
@@ -41,11 +42,15 @@ class PipelineManager:
     A load that fails leaves the old model in place. A checkpoint whose files changed is read again.
     """
 
-    def __init__(self, library: Library, device: Device, *, cache_bytes: int = 0) -> None:
-        """`cache_bytes` is the most that networks in memory may take; 0: half the machine's memory."""
+    def __init__(self, library: Library, device: Device, *, cache_bytes: int = 0, device_bytes: int = 0) -> None:
+        """`cache_bytes` is the most that networks in memory may take; 0: half the machine's memory.
+
+        `device_bytes` is the most that may be used of a CUDA device; 0: what is free.
+        """
         self.library = library
         self.device = device
         self.cache = ComponentCache(cache_bytes or default_budget_bytes())
+        self._placement = Placement(device, limit_bytes=device_bytes) if device.moves_networks else None
         self._loaded: dict[_Identity, _Loaded] = {}
         self._current: _Loaded | None = None
 
@@ -61,18 +66,19 @@ class PipelineManager:
         info = self.library.find_checkpoint(name)
         vae_path = self._find_vae(info, vae)
         identity = _Identity(info=info, vae=vae_path, stamps=_stamps(info.path, vae_path))
-        loaded = self._loaded.get(identity)
-        if loaded is None:
-            hint = "Close other programs, or choose a smaller checkpoint."
-            with translated_memory_errors(self.device, what=f"loading '{name}'", hint=hint):
-                loaded = self._load(info, vae_path)
-            self._loaded[identity] = loaded
-        if loaded is not self._current:
-            self._use(loaded)
+        hint = "Close other programs, or choose a smaller checkpoint."
+        with translated_memory_errors(self.device, what=f"loading '{name}'", hint=hint):
+            loaded = self._loaded.get(identity)
+            if loaded is None:
+                loaded = self._loaded[identity] = self._load(info, vae_path)
+            if loaded is not self._current:
+                self._use(loaded)
         return loaded.model
 
     def unload(self) -> None:
         """Forgets every network, for something else that needs the memory."""
+        if self._placement is not None:
+            self._placement.release()
         self._current = None
         self._loaded.clear()
         self.cache.clear()
@@ -105,18 +111,31 @@ class PipelineManager:
 
     def _preparation(self, name: str, info: CheckpointInfo) -> loading.Prepare:
         def prepare(module: nn.Module) -> None:
-            module.to(self.device.torch_device)
+            if self._placement is None:
+                module.to(self.device.torch_device)
             if name == "unet":
                 choose_layout(module, self.device, info.native_size)
 
         return prepare
 
     def _use(self, loaded: _Loaded) -> None:
+        self._place(loaded)
         self._current = loaded
         self.cache.pin(loaded.components.values())
         self.cache.make_room(0)
         self._forget_thrown_out()
         give_back()
+
+    def _place(self, loaded: _Loaded) -> None:
+        """Puts the networks where they can run; the old ones back if that fails."""
+        if self._placement is None:
+            return
+        try:
+            self._placement.use(loaded.components, native_size=loaded.model.info.native_size)
+        except BaseException:
+            if self._current is not None:
+                self._placement.use(self._current.components, native_size=self._current.model.info.native_size)
+            raise
 
     def _forget_thrown_out(self) -> None:
         self._loaded = {

@@ -89,8 +89,8 @@ class ClipEncoder:
         if final_norm:
             encoded = self._text_model.get_submodule("final_layer_norm")(encoded)
         if not neutral(chunk):
-            weights = torch.tensor([1.0, *chunk.weights, 1.0, *[1.0] * padding], device=device, dtype=torch.float32)
-            encoded = emphasise(encoded, weights)
+            weights = torch.tensor([1.0, *chunk.weights, 1.0, *[1.0] * padding], dtype=torch.float32)
+            encoded = emphasise(encoded, weights.to(encoded.device))
         return EncodedPrompt(context=encoded, pooled=getattr(output, "text_embeds", None))
 
     @property
