@@ -7,15 +7,33 @@ from typing import Any
 
 import gradio as gr
 
-from webui.generation.request import MAX_BATCH_SIZE, MAX_STEPS
-from webui.library.catalog import DEFAULT_GUIDANCE_SCALE, CheckpointInfo
+from webui.generation.request import (
+    DEFAULT_IMAGE_GUIDANCE_SCALE,
+    MAX_BATCH_SIZE,
+    MAX_STEPS,
+)
+from webui.library.catalog import AUTOMATIC_VAE, DEFAULT_GUIDANCE_SCALE, DEFAULT_STEPS, OWN_VAE, CheckpointInfo
+from webui.library.families import FAMILIES
 from webui.pipeline.samplers import SAMPLERS
 from webui.pipeline.schedules import SCHEDULES
 from webui.ui.component import JsonHtml
-from webui.ui.controls import IMAGE_FORMATS, LABELS, MASK_AREAS, MASK_MODES, MASKED_CONTENTS, RESIZE_MODES, Task
+from webui.ui.controls import (
+    IMAGE_FORMATS,
+    LABELS,
+    MASK_AREAS,
+    MASK_MODES,
+    MASKED_CONTENTS,
+    MAX_IMAGE_CFG_SCALE,
+    RESIZE_MODES,
+    Task,
+)
 from webui.ui.mask_painter import MaskPainter, PaintedImage
 from webui.ui.models_panel import ModelsSlot
 
+EDITING_CHANNELS = 8
+"""Input channels of a U-Net that sees the picture to edit (instruct-pix2pix)."""
+VAE_CHOICES = (("Automatic", AUTOMATIC_VAE), ("None (the checkpoint's own)", OWN_VAE))
+"""Before the names of files."""
 NO_PROMPT = "What should be in the picture"
 
 
@@ -194,8 +212,11 @@ def add_sampling(form: Form, info: CheckpointInfo | None) -> None:
         _choice(form, "sampler", tuple(SAMPLERS), "Euler a")
         _choice(form, "schedule", tuple(SCHEDULES), "Automatic")
     with gr.Row():
-        _slider(form, "steps", 1, MAX_STEPS, 20, 1)
+        _slider(form, "steps", 1, MAX_STEPS, DEFAULT_STEPS if info is None else info.num_inference_steps, 1)
         _slider(form, "cfg_scale", 1, 30, DEFAULT_GUIDANCE_SCALE if info is None else info.guidance_scale, 0.5)
+    if form.task != "txt2img":
+        start = DEFAULT_IMAGE_GUIDANCE_SCALE
+        _slider(form, "image_cfg_scale", 0, MAX_IMAGE_CFG_SCALE, start, 0.05, visible=edits_pictures(info))
 
 
 def add_size(form: Form, native_size: int) -> None:
@@ -220,6 +241,7 @@ def add_seed(form: Form) -> None:
 def add_advanced(form: Form) -> None:
     with gr.Accordion("Advanced", open=False, elem_id=form.id("advanced")):
         _slider(form, "clip_skip", 1, 12, 1, 1)
+        _choice(form, "vae", VAE_CHOICES, AUTOMATIC_VAE)
         _choice(form, "image_format", IMAGE_FORMATS, "png")
 
 
@@ -240,11 +262,14 @@ def _add_prompt(form: Form, name: str, start: str, placeholder: str) -> None:
         )
 
 
-def _slider(form: Form, name: str, low: float, high: float, start: float, step: float) -> None:
-    form.add(
-        name,
-        gr.Slider(low, high, start, step=step, label=LABELS[name], elem_id=form.id(name), min_width=150, buttons=[]),
-    )
+def edits_pictures(info: CheckpointInfo | None) -> bool:
+    """Whether the checkpoint is told the picture beside the prompt, and how closely to follow it."""
+    return info is not None and FAMILIES[info.family].in_channels == EDITING_CHANNELS
+
+
+def _slider(form: Form, name: str, low: float, high: float, start: float, step: float, *, visible: bool = True) -> None:
+    shown: dict[str, Any] = {"label": LABELS[name], "elem_id": form.id(name), "min_width": 150, "visible": visible}
+    form.add(name, gr.Slider(low, high, start, step=step, buttons=[], **shown))
 
 
 def _number(form: Form, name: str, start: int, *, step: int = 1) -> None:

@@ -9,10 +9,10 @@ from typing import Any
 
 import gradio as gr
 
-from webui.library.catalog import DEFAULT_NATIVE_SIZE_PX, CheckpointInfo
+from webui.library.catalog import AUTOMATIC_VAE, DEFAULT_NATIVE_SIZE_PX, OWN_VAE, CheckpointInfo
 from webui.services import Services
 from webui.ui.controls import Task, build_request, form_of, size_for, upright_size, usable_values
-from webui.ui.form import Form, Shell
+from webui.ui.form import VAE_CHOICES, Form, Shell, edits_pictures
 from webui.ui.guard import owner_of
 from webui.ui.mask_painter import PaintedImage
 from webui.ui.stream import JobViews, Trouble, attempt
@@ -21,6 +21,8 @@ MEMORY_VERSION = 1
 COUNTED = ("prompt", "negative_prompt")
 OF_CHECKPOINT = ("width", "height", "steps", "cfg_scale")
 """Controls that take a checkpoint's own values when it is chosen."""
+OF_MODELS = ("vae", "image_cfg_scale")
+"""Controls whose choices or presence depend on the models there are."""
 
 Updates = dict[Any, Any]
 
@@ -60,7 +62,7 @@ class Handlers:
             memory = memories[task]
             known = isinstance(memory, dict) and memory.get("v") == MEMORY_VERSION
             values = usable_values(memory["values"]) if known and isinstance(memory["values"], dict) else {}
-            updates |= form.updates(values)
+            updates |= form.updates(values) | self._choices(form, chosen, values)
             for name in COUNTED:
                 text = values.get(name, form.controls[name].value)
                 updates[form.counters[name]] = self.count_tokens(text, chosen.name if chosen else "")
@@ -82,6 +84,7 @@ class Handlers:
         for form in self._forms.values():
             own = (info.native_size, info.native_size, info.num_inference_steps, info.guidance_scale)
             updates |= form.updates(dict(zip(OF_CHECKPOINT, own, strict=True)))
+            updates |= form.updates({"image_cfg_scale": gr.Slider(visible=edits_pictures(info))})
             updates[form.chips] = {"samples": list(info.example_prompts), "chosen": ""}
         return updates
 
@@ -102,8 +105,9 @@ class Handlers:
             return {}
         values = form_of(restored.values)
         checkpoint = values.pop("checkpoint", "")
-        updates = self._forms[task].updates(values)
         notes = list(restored.notes)
+        self._keep_known_vae(values, notes)
+        updates = self._forms[task].updates(values)
         if self._info(checkpoint) is not None:
             updates[self._shell.checkpoint] = checkpoint
         elif checkpoint:
@@ -124,6 +128,7 @@ class Handlers:
             _tell(values)
             return {}
         checkpoint = values.pop("checkpoint", "")
+        self._keep_known_vae(values, [])
         updates = self._forms[task].updates(values)
         if self._info(checkpoint) is not None:
             updates[self._shell.checkpoint] = checkpoint
@@ -171,7 +176,28 @@ class Handlers:
         for form in self._forms.values():
             samples = list(chosen.example_prompts) if chosen else []
             updates[form.chips] = {"samples": samples, "chosen": ""}
+            updates |= self._choices(form, chosen, {})
         return updates
+
+    def _choices(self, form: Form, chosen: CheckpointInfo | None, values: Mapping[str, Any]) -> Updates:
+        """Controls whose choices or presence depend on the models there are, with remembered `values` they can show."""
+        names = self._services.vaes()
+        vae: dict[str, Any] = {"choices": [*VAE_CHOICES, *names]}
+        if "vae" in values:
+            vae["value"] = values["vae"] if values["vae"] in (AUTOMATIC_VAE, OWN_VAE, *names) else AUTOMATIC_VAE
+        scale = {"value": values["image_cfg_scale"]} if "image_cfg_scale" in values else {}
+        shown = gr.Slider(visible=edits_pictures(chosen), **scale)
+        return form.updates({"vae": gr.Dropdown(**vae), "image_cfg_scale": shown})
+
+    def _keep_known_vae(self, values: dict[str, Any], notes: list[str]) -> None:
+        """Puts the name by which the list here knows a picture's VAE; leaves the chosen one where it knows none."""
+        if values.get("vae", AUTOMATIC_VAE) in (AUTOMATIC_VAE, OWN_VAE):
+            return
+        found = attempt(lambda: self._services.library.find_vae(values["vae"]).name)
+        if isinstance(found, Trouble):
+            notes.append(f"Its VAE '{values.pop('vae')}' is not here; the chosen one stays.")
+        else:
+            values["vae"] = found
 
     def _info(self, checkpoint: str | None) -> CheckpointInfo | None:
         usable = (info for info in self._services.checkpoints() if not info.problem)

@@ -11,7 +11,7 @@ from webui.library.catalog import DEFAULT_NATIVE_SIZE_PX, CheckpointInfo
 from webui.services import Services
 from webui.ui.controls import TASKS, Task
 from webui.ui.form import Form, Problems, Queue, Shell
-from webui.ui.handlers import COUNTED, OF_CHECKPOINT, Handlers, Updates, checkpoint_choices, problems_of
+from webui.ui.handlers import COUNTED, OF_CHECKPOINT, OF_MODELS, Handlers, Updates, checkpoint_choices, problems_of
 from webui.ui.mask_painter import flush_js
 from webui.ui.models_panel import ModelsLink
 from webui.ui.stream import JobViews
@@ -167,7 +167,8 @@ def _connect_shell(
     chips = {form.chips for form in forms.values()}
     counters = {counter for form in forms.values() for counter in form.counters.values()}
     remembered = {control for form in forms.values() for control in form.remembered().values()}
-    lists = {shell.checkpoint, shell.problems, shell.models, *chips}
+    of_models = {form.controls[name] for form in forms.values() for name in OF_MODELS if name in form.controls}
+    lists = {shell.checkpoint, shell.problems, shell.models, *chips, *of_models}
 
     def open_page(values: dict[Any, Any], request: gr.Request) -> Updates:
         return handlers.open_page(
@@ -181,7 +182,7 @@ def _connect_shell(
         **quiet,
     ).then(js="() => atelier.ready()", **by_script)
     shell.refresh.click(handlers.refresh_checkpoints, shell.checkpoint, lists, **quiet)
-    its_own = {form.controls[name] for form in forms.values() for name in OF_CHECKPOINT}
+    its_own = {form.controls[name] for form in forms.values() for name in OF_CHECKPOINT} | of_models
     shell.checkpoint.input(handlers.choose_checkpoint, shell.checkpoint, {*its_own, *chips}, **quiet)
     shell.models.change(handlers.pick_checkpoint, shell.models, {shell.checkpoint, *its_own, *chips}, **quiet)
     shell.checkpoint.change(
