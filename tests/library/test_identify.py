@@ -29,7 +29,8 @@ def named(folder: Path, family: str) -> Path:
 @pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
 @pytest.mark.parametrize("family", FAMILY_IDS)
 def test_an_original_single_file_is_of_its_family(family: str, dtype: str, small: bool, tmp_path: Path) -> None:
-    facts = identify(write_original_layout(named(tmp_path, family), family, dtype=dtype, small=small))
+    sizes = sizes_of(family, small=small)
+    facts = identify(write_original_layout(named(tmp_path, family), family, dtype=dtype, small=False, sizes=sizes))
     expected = FAMILIES[SMALL_FAMILY.get(family, family) if small else family]
     assert (facts.kind, facts.layout, facts.problems) == ("checkpoint", "original", ())
     assert (facts.family, facts.dtype, facts.prediction_type) == (expected.id, dtype, expected.prediction_type)
