@@ -5,6 +5,7 @@ from fastapi import FastAPI, Request
 from starlette.middleware.gzip import GZipMiddleware
 
 from webui.services import Services
+from webui.ui.download_routes import build_download_router
 from webui.ui.guard import Guard, owner_of
 from webui.ui.model_routes import build_model_router
 from webui.ui.pages import build_blocks
@@ -24,6 +25,7 @@ def build_app(services: Services) -> FastAPI:
     views = JobViews(services)
     app.include_router(build_router(services, views))
     app.include_router(build_model_router(services, views))
+    app.include_router(build_download_router(services, views))
     blocks = build_blocks(services, views)
     blocks.queue(default_concurrency_limit=8, max_size=MAX_WAITING_EVENTS)
     gr.mount_gradio_app(

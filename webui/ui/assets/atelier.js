@@ -78,8 +78,9 @@ const atelier = (() => {
     for (const [id, row] of rows) if (!jobs.some((job) => job.id === id)) row.remove();
     for (const job of jobs) {
       const row = rows.get(job.id) || queueRow(job);
-      const state = job.state === "running" ? (job.num_steps ? `Step ${job.step} of ${job.num_steps}` : "Starting") : `Place ${job.place} in the queue`;
+      const state = job.status || (job.state === "running" ? (job.num_steps ? `Step ${job.step} of ${job.num_steps}` : "Starting") : `Place ${job.place} in the queue`);
       row.dataset.state = job.state;
+      row.querySelector(".at-queue-name").textContent = job.prompt || "(no prompt)";
       row.querySelector(".at-queue-state").textContent = state;
       if (!row.isConnected) queueList.append(row);
     }
