@@ -6,7 +6,15 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.ndimage import convolve1d
 
-from webui.images.masks import blur_mask, crop_box, latent_mask, load_mask, overlay_mask_whole, padded_box
+from webui.images.masks import (
+    blur_mask,
+    crop_box,
+    latent_cover,
+    latent_mask,
+    load_mask,
+    overlay_mask_whole,
+    padded_box,
+)
 
 Box = tuple[int, int, int, int]
 
@@ -168,3 +176,9 @@ def test_the_latent_mask_is_one_where_something_new_is_painted() -> None:
     cells = latent_mask(masked((64, 32), (32, 0, 64, 32)), 8, 4)
     assert cells[:, :4].max() == 0.0
     assert cells[:, 4:].min() == 1.0
+
+
+def test_cover_of_latent_cells_is_their_mean_and_soft_where_the_mask_is() -> None:
+    mask = Image.new("L", (32, 16), 0)
+    mask.paste(255, (0, 0, 12, 16))
+    assert latent_cover(mask, 4, 2).tolist() == [[1.0, np.float32(128) / np.float32(255), 0.0, 0.0]] * 2

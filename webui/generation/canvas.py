@@ -10,7 +10,7 @@ from webui.generation.request import GenerationRequest, Img2Img, Inpaint
 from webui.images.compositing import paste_back
 from webui.images.fill import fill_masked
 from webui.images.geometry import resize
-from webui.images.masks import blur_mask, crop_box, latent_mask, overlay_mask_whole
+from webui.images.masks import blur_mask, crop_box, latent_cover, latent_mask, overlay_mask_whole
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +28,16 @@ class Canvas:
     original: Image.Image | None = None
     overlay: Image.Image | None = None
     box: tuple[int, int, int, int] | None = None
+
+    def latent_region(self) -> NDArray[np.float32] | None:
+        """(h/8, w/8): how much each repainted latent cell lies under the mask, blur included; 0 where nothing is made.
+
+        None for img2img.
+        """
+        if self.mask is None or self.latent_mask is None:
+            return None
+        height, width = self.latent_mask.shape
+        return latent_cover(self.mask, width, height) * self.latent_mask
 
     def finish(self, generated: Image.Image) -> Image.Image:
         """The finished picture; pixels where `overlay` is 0 are the original's, bit for bit."""

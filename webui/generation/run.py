@@ -144,8 +144,8 @@ class _Run:
         self._sampler = find_sampler(request.sampling.sampler)
         self._canvas = prepare_canvas(request)
         self._sigmas = self._plan()
-        has_mask = self._canvas is not None and self._canvas.latent_mask is not None
-        self._session = AdapterSession(model, networks, num_steps=len(self._sigmas) - 1, has_mask=has_mask)
+        region = None if self._canvas is None else self._canvas.latent_region()
+        self._session = AdapterSession(model, networks, num_steps=len(self._sigmas) - 1, region=region)
         for note in self._session.notes:
             report(Note(message=note))
         if model.inputs.guidance_dim and request.negative_prompt:
@@ -217,9 +217,7 @@ class _Run:
             )
             for active, guidance in self._guidances.items()
         }
-        denoiser = self._session.denoise(
-            guesses, calls_per_step=self._sampler.calls_per_step, mask=None if blend is None else blend.mask
-        )
+        denoiser = self._session.denoise(guesses, calls_per_step=self._sampler.calls_per_step)
 
         def denoise(x: Tensor, sigma: float) -> Tensor:
             denoised = denoiser(x, sigma)

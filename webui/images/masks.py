@@ -69,6 +69,12 @@ def latent_mask(mask: Image.Image, latent_width: int, latent_height: int) -> npt
     return (small >= 128).astype(np.float32)
 
 
+def latent_cover(mask: Image.Image, latent_width: int, latent_height: int) -> npt.NDArray[np.float32]:
+    """How much of each latent cell `mask` covers, (latent_height, latent_width) in 0..1; a blurred edge stays soft."""
+    small = mask.resize((latent_width, latent_height), Image.Resampling.BOX)
+    return np.asarray(small, dtype=np.float32) / np.float32(255)
+
+
 def padded_box(box: tuple[int, int, int, int], padding_px: int, size: tuple[int, int]) -> tuple[int, int, int, int]:
     """`box` (left, top, right, bottom) grown by `padding_px` on each side, as far as a picture of `size` goes."""
     left, top, right, bottom = box

@@ -32,7 +32,7 @@ class Phase:
 
 
 def plan_phases(tags: Sequence[LoraTag], num_steps: int, *, has_mask: bool) -> tuple[Phase, ...]:
-    """At least one phase. Without a mask, what is limited to it is applied everywhere."""
+    """At least one phase, also for no steps. Without a mask, what is limited to it is applied everywhere."""
     ranges = [tag.steps(num_steps) for tag in tags]
 
     def active(step: int) -> tuple[Active, Active]:
@@ -81,6 +81,7 @@ class PhasedDenoise:
         return outside + (inside - outside) * self._mask
 
     def _guess(self, active: Active, x: Tensor, sigma: float) -> Tensor:
-        self._switch(active)
-        self._current = active
+        if active != self._current:
+            self._switch(active)
+            self._current = active
         return self._guesses[active](x, sigma)

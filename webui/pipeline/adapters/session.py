@@ -5,8 +5,9 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TypeVar
 
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from webui.pipeline.adapters.hypernetworks import hypernetworks_applied
 from webui.pipeline.adapters.phases import Active, Denoise, PhasedDenoise, plan_phases
@@ -25,19 +26,24 @@ T = TypeVar("T")
 class AdapterSession:
     """What of the networks applies in which step. Nothing is applied before `encoded` or `denoise` are used."""
 
-    def __init__(self, model: Model, networks: PromptedNetworks, *, num_steps: int, has_mask: bool) -> None:
-        """`has_mask`: whether the run is an inpainting."""
+    def __init__(
+        self, model: Model, networks: PromptedNetworks, *, num_steps: int, region: NDArray[np.float32] | None
+    ) -> None:
+        """`region` (h, w) in latents is an inpainting's mask: 1 inside, between 0 and 1 at a soft edge."""
         self._model = model
         self._networks = networks
         tags = [adapter.tag for adapter in networks.adapters]
         self.notes = networks.notes
-        if not has_mask:
+        if region is None:
             self.notes += tuple(
                 f"LoRA '{tag.name}' is applied to the whole picture: area=mask is for inpainting."
                 for tag in tags
                 if tag.area == "mask"
             )
-        self._phases = plan_phases(tags, num_steps, has_mask=has_mask)
+        # Outside of the mask the picture stays as it is, whatever is guessed there: both guesses are for a soft edge.
+        fades = region is not None and bool(((region > 0) & (region < 1)).any())
+        self._region = torch.from_numpy(region).to(model.device.torch_device) if region is not None and fades else None
+        self._phases = plan_phases(tags, num_steps, has_mask=fades)
         self.actives = tuple(dict.fromkeys(active for phase in self._phases for active in phase.actives))
         self._recipes = {
             active: model.adapters.recipes([networks.adapters[place] for place in active]) for active in self.actives
@@ -68,13 +74,13 @@ class AdapterSession:
         finally:
             stack.forget_prepared()
 
-    def denoise(self, guesses: Mapping[Active, Denoise], *, calls_per_step: int, mask: Tensor | None) -> PhasedDenoise:
-        """For one picture, or one batch: `guesses` by set of adapters, `mask` (h, w) 1 where `area=mask` counts."""
+    def denoise(self, guesses: Mapping[Active, Denoise], *, calls_per_step: int) -> PhasedDenoise:
+        """For one picture, or one batch: the model's `guesses` by set of adapters."""
 
         def switch(active: Active) -> None:
             self._model.adapters.apply(self._recipes[active], ("unet",))
 
-        return PhasedDenoise(self._phases, guesses, switch, calls_per_step=calls_per_step, mask=mask)
+        return PhasedDenoise(self._phases, guesses, switch, calls_per_step=calls_per_step, mask=self._region)
 
 
 def _spare_bytes(device: Device) -> int:
