@@ -32,7 +32,7 @@ SHAPES = {name: tuple(value.shape) for name, value in Tiny().state_dict().items(
 
 class MemorySource:
     def __init__(self, weights: Mapping[str, Tensor]) -> None:
-        self.weights = weights
+        self.weights: Mapping[str, Tensor] = weights
         self.num_reads = 0
 
     def tensor(self, name: str) -> Tensor:
@@ -173,6 +173,17 @@ def test_the_same_stack_again_is_no_work_and_a_change_touches_only_what_changed(
     assert patches.num_writes == writes + 1
     patches.apply({path: recipe for path, recipe in STACK.items() if path != "norm"})
     assert patches.num_writes == writes + 3, "conv back, and norm gone"
+
+
+def test_a_convolution_that_the_file_has_as_a_matrix_keeps_its_shape() -> None:
+    module, source = make()
+    source.weights = {**source.weights, "point.weight": source.weights["point.weight"].flatten(1)}
+    patches = PatchedWeights(module, source)
+    patches.apply(STACK)
+    wanted = expected(make()[1], STACK)["point.weight"]
+    assert torch.allclose(module.point.weight.double(), wanted, atol=1e-6)
+    patches.remove()
+    assert torch.equal(module.point.weight.flatten(1), source.weights["point.weight"])
 
 
 def test_a_module_that_is_its_files_memory_map_leaves_the_map_as_it_was(tmp_path: Path) -> None:

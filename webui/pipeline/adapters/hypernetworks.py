@@ -155,8 +155,7 @@ def hypernetworks_applied(unet: nn.Module, weighted: Sequence[tuple[Hypernetwork
         for hypernetwork, weight in weighted:
             for attention in _attentions(unet):
                 for projection, layers in _changed_projections(hypernetwork, attention):
-                    moved = [layer.to(projection.weight) for layer in layers]
-                    hook = projection.register_forward_pre_hook(_before(moved, weight))
+                    hook = projection.register_forward_pre_hook(_Change(layers, weight))
                     hooks.callback(hook.remove)
         yield
 
@@ -178,12 +177,19 @@ def _changed_projections(hypernetwork: Hypernetwork, attention: Any) -> Iterator
         yield from zip((attention.to_k, attention.to_v), pair, strict=True)
 
 
-def _before(layers: Sequence[_Layer], weight: float) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:
-    def changed(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        x, *rest = inputs
-        y = x
-        for layer in layers:
-            y = layer(y)
-        return (x + y * weight, *rest)
+class _Change:
+    """The hook: x becomes x + weight * network(x)."""
 
-    return changed
+    def __init__(self, layers: Sequence[_Layer], weight: float) -> None:
+        self._layers = layers
+        self._weight = weight
+
+    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        x, *rest = inputs
+        first = self._layers[0].weight
+        if (first.device, first.dtype) != (x.device, x.dtype):  # known only now: networks may move while they run
+            self._layers = [layer.to(x) for layer in self._layers]
+        y = x
+        for layer in self._layers:
+            y = layer(y)
+        return (x + y * self._weight, *rest)

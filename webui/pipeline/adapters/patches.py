@@ -28,7 +28,7 @@ from webui.pipeline.adapters.targets import AdapterGroup
 
 class PristineSource(Protocol):
     def tensor(self, name: str) -> Tensor:
-        """The parameter `name` as the checkpoint has it: any float type, on the CPU, in the module's shape."""
+        """The parameter `name` as the checkpoint has it: any float type, on the CPU, as many values as the module's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -150,7 +150,7 @@ class PatchedWeights:
 
     def _merge_into(self, destination: Tensor, name: str, recipe: Recipe) -> Tensor:
         """The source's `name` with `recipe`, written to `destination` and rounded to its type once."""
-        pristine = self._source.tensor(name)
+        pristine = self._source.tensor(name).reshape(destination.shape)  # files write 1 x 1 convolutions as matrices
         if not _changes(name, recipe):
             return destination.copy_(pristine)
         direct = destination.dtype == torch.float32
