@@ -5,7 +5,6 @@ import socket
 import threading
 import webbrowser
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -16,7 +15,6 @@ from webui.images.store import ImageStore
 from webui.jobs.worker import JobContext, Runner, Worker
 from webui.library.catalog import Library
 from webui.library.downloads.download import DownloadRequest
-from webui.library.header import Header
 from webui.services import DOWNLOAD, GENERATE, NETWORK_LANE, Services
 from webui.settings import Settings
 
@@ -73,16 +71,9 @@ def build_download_worker(services: Services) -> Worker:
 
     def run_download(context: JobContext) -> None:
         request = DownloadRequest.model_validate(context.job.payload)
-        services.downloads.get(request, report=context.report, check=context.cancel.check, read_pickle=header_of_pickle)
+        services.downloads.get(request, report=context.report, check=context.cancel.check)
 
     return Worker(services.queue, lambda: {DOWNLOAD: run_download}, lane=NETWORK_LANE)
-
-
-def header_of_pickle(path: Path) -> Header:
-    """Imports torch, which only old files need."""
-    from webui.pipeline.pickles import read_pickle_header
-
-    return read_pickle_header(path)
 
 
 def preload_starter(generator: "Generator", services: Services) -> None:

@@ -17,7 +17,6 @@ from webui.library.downloads.amounts import amount, status_text
 from webui.library.downloads.download import DownloadRequest
 from webui.library.downloads.events import DownloadFound, DownloadProgress
 from webui.library.downloads.placing import TARGETS
-from webui.library.header import Header
 from webui.library.scan import ROOMS
 from webui.services import build_library, downloads_of
 from webui.settings import Settings, load_settings
@@ -72,17 +71,9 @@ def _get(options: argparse.Namespace) -> None:
         allow_pickle=options.allow_pickle,
     )
     report = DownloadReport(sys.stderr)
-    saved = downloads_of(_settings(options), anywhere=True).get(
-        request, report=report, check=lambda: None, read_pickle=_read_pickle
-    )
+    saved = downloads_of(_settings(options), anywhere=True).get(request, report=report, check=lambda: None)
     report.close()
     _say(json.dumps(asdict(saved)) if options.json else saved.path)
-
-
-def _read_pickle(path: Path) -> Header:
-    from webui.pipeline.pickles import read_pickle_header
-
-    return read_pickle_header(path)
 
 
 class DownloadReport:

@@ -82,7 +82,6 @@ class Client:
         self._access = access
         self._check = check
         self._pool = httpcore2.ConnectionPool(
-            ssl_context=ssl.create_default_context(),
             proxy=httpcore2.Proxy(access.proxy) if access.proxy else None,
             network_backend=_CheckedBackend(check, any_address=access.private or bool(access.proxy)),
             max_connections=4,

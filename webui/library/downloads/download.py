@@ -26,8 +26,9 @@ from webui.library.downloads.sources import (
     UrlSource,
     parse_source,
 )
-from webui.library.header import Header, read_header
+from webui.library.header import read_header
 from webui.library.identify import ModelFacts, identify
+from webui.library.old_files import read_old_header
 
 PARTS_FOLDER = ".downloads"
 """Below `models`, so that a finished file only changes its name."""
@@ -35,8 +36,6 @@ KEEP_PARTS_DAYS = 30
 REPORT_PAUSE_S = 0.25
 SPEED_WINDOW_S = 5.0
 TOKEN_HINTS = {HuggingFaceSource: hugging_face.TOKEN_HINT, CivitaiSource: civitai.TOKEN_HINT, UrlSource: "a token"}
-
-PickleReader = Callable[[Path], Header]
 
 
 class DownloadRequest(BaseModel):
@@ -92,15 +91,14 @@ class Downloads:
         *,
         report: Callable[[JobEvent], None],
         check: Callable[[], None],
-        read_pickle: PickleReader,
     ) -> ModelSaved:
         """Brings the model. `check` is asked all the while and stops by raising; a later call goes on from there.
 
-        `read_pickle` says what a pickle holds without running what is in it. Raises WebUIError; what was fetched stays.
+        Raises WebUIError; what was fetched stays.
         """
         source = self.source_of(request)
         discard_old_parts(self.parts_dir)
-        download = _Download(self, request, source, report, check, read_pickle)
+        download = _Download(self, request, source, report, check)
         try:
             return download.run()
         finally:
@@ -129,14 +127,12 @@ class _Download:
         source: Source,
         report: Callable[[JobEvent], None],
         check: Callable[[], None],
-        read_pickle: PickleReader,
     ) -> None:
         self._settings = settings
         self._request = request
         self._source = source
         self._report = report
         self._check = check
-        self._read_pickle = read_pickle
         self._meter = Meter(report, None)
         self.client = Client(settings.access, check=self._beat)
         self._token = TOKEN_HINTS[type(source)]
@@ -232,7 +228,7 @@ class _Download:
     def _identify(self, path: Path) -> ModelFacts:
         if has_safetensors_header(path) or not self._request.allow_pickle:
             return identify(path)
-        return identify(path, header=self._read_pickle(path))
+        return identify(path, header=read_old_header(path))
 
     def _watch(self, arrived: Callable[[Path, int, int | None], bool]) -> Watch:
         return Watch(progress=self._meter.count, check=self._beat, pause=self._pause, arrived=arrived)
