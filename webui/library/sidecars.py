@@ -154,7 +154,7 @@ def _checked(name: str, value: Any) -> Any:
         weight = _weight(value)
         if weight is None or abs(weight) > MAX_WEIGHT:
             raise InvalidRequest(
-                name, f"A preferred weight of {value!r} cannot be used.", hint="Type a number, such as 0.8."
+                name, f"A preferred weight of {value} cannot be used.", hint="Type a number, such as 0.8."
             )
         return weight
     if not isinstance(value, str) or len(value) > MAX_TEXT_CHARS:
