@@ -12,7 +12,7 @@ from torch import Tensor
 from tests.adapter_files import ONLY_CONVOLUTIONS, VARIANTS, WITHOUT_ALPHA, Shape, fits, tensors_for
 from tests.pipeline.adapters.oracles import TRAINED, trained_weight
 from webui.pipeline.adapters import deltas
-from webui.pipeline.adapters.adapter_types import ADAPTER_TYPES, ALWAYS_OPTIONAL, adapter_type
+from webui.pipeline.adapters.adapter_types import ADAPTER_TYPES, ALWAYS_OPTIONAL, NUM_AXES, AdapterType, adapter_type
 from webui.pipeline.adapters.reading import split_key
 from webui.pipeline.adapters.targets import AdapterGroup, BadFactors
 
@@ -233,6 +233,38 @@ def test_a_weight_of_another_size_is_refused_in_words(variant: str, layer: str) 
     assert "this one is" in deltas.problem_with_weight(group, other)
     with pytest.raises(BadFactors, match=r"is for a weight of"):
         deltas.patched(group, torch.randn(other), 1.0)
+
+
+SIZES = st.sampled_from([0, 1, 2, 3, 4, 9])
+ANY_SHAPE = st.lists(SIZES, max_size=5).map(tuple)
+KEY_SETS = [(row, keys) for row in ADAPTER_TYPES for keys in row.keys]
+
+
+@given(data=st.data(), chosen=st.sampled_from(KEY_SETS))
+def test_tensors_of_any_shape_are_applied_or_refused_in_words(
+    data: st.DataObject, chosen: tuple[AdapterType, frozenset[str]]
+) -> None:
+    row, keys = chosen
+    more = data.draw(st.sets(st.sampled_from(sorted(row.optional | ALWAYS_OPTIONAL))))
+    shapes = {name: data.draw(st.one_of(ANY_SHAPE, near(name)), label=name) for name in sorted(keys | more)}
+    weight = torch.ones(data.draw(st.sampled_from([(4, 4), (4, 4, 1, 1), (4, 4, 3, 3), (4, 9, 3, 3), (4,)])))
+    group = AdapterGroup.of("x", {name: torch.full(shape, 0.1) for name, shape in shapes.items()})
+    problem = deltas.problem_with_weight(group, tuple(weight.shape))
+    if problem:
+        with pytest.raises(BadFactors):
+            deltas.patched(group, weight, 0.5)
+    else:
+        assert deltas.problem_of_group(group) == ""
+        assert deltas.patched(group, weight, 0.5).shape == weight.shape
+        deltas.bias_patched(group, torch.ones(4), 0.5)
+        deltas.low_rank(group, tuple(weight.shape))
+
+
+def near(name: str) -> st.SearchStrategy[Shape]:
+    """Shapes with a right number of axes and few lengths, so that many fit each other."""
+    return st.sampled_from(NUM_AXES[name]).flatmap(
+        lambda count: st.tuples(*(st.sampled_from([4, 2] if axis < 2 else [1, 3]) for axis in range(count)))
+    )
 
 
 # DoRA ----------------------------------------------------------------------------------------------------------------

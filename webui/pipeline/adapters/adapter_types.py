@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from torch import Tensor
 
@@ -12,6 +13,23 @@ BIAS_KEYS = ("diff_b", "b_norm")
 MAGNITUDES = ("dora_scale", "lora_magnitude_vector")
 ALWAYS_OPTIONAL = frozenset(("alpha", *BIAS_KEYS))
 """Some trainers write an alpha to modules that have no use for it."""
+
+NUM_AXES: Mapping[str, tuple[int, ...]] = MappingProxyType(
+    {
+        **dict.fromkeys(("alpha", "scale", "on_input"), (0, 1)),
+        **dict.fromkeys(("lora_up", "lora_down", "a1", "a2", "b1", "b2", "lokr_w2"), (2, 4)),
+        **dict.fromkeys(("lora_mid", "hada_t1", "hada_t2", "lokr_t2"), (4,)),
+        **dict.fromkeys(("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "oft_R"), (2,)),
+        **dict.fromkeys(("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2_a", "lokr_w2_b"), (2,)),
+        "oft_blocks": (3, 4),
+        **dict.fromkeys(("w_norm", "diff_b", "b_norm"), (1,)),
+        **dict.fromkeys(("weight", "rescale", "diff", *MAGNITUDES), (1, 2, 4)),
+    }
+)
+"""How many axes each tensor may have."""
+
+WITHOUT_KERNEL = frozenset({"lora_up", "a1", "a2"})
+"""Tensors whose axes after the second have length 1: the other factor has the kernel."""
 
 Shapes = Mapping[str, Shape]
 Axis = tuple[str, int]

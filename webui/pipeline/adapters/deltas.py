@@ -18,6 +18,8 @@ from webui.pipeline.adapters.adapter_types import (
     BIAS_KEYS,
     LOW_RANK_TYPES,
     MAGNITUDES,
+    NUM_AXES,
+    WITHOUT_KERNEL,
     adapter_type,
 )
 from webui.pipeline.adapters.factors import lora_factors, numbers, scale_of
@@ -41,11 +43,18 @@ def problem_of_group(group: AdapterGroup) -> str:
     row = adapter_type(group.shapes)
     if row is None:
         return _why_no_type(set(group.shapes))
+    for name, shape in group.shapes.items():
+        if len(shape) not in NUM_AXES[name] or 0 in shape:
+            return f"{name} has the shape {list(shape)}"
+        if math.prod(shape[2:]) > 1 and (
+            name in WITHOUT_KERNEL or (name == "lora_down" and "lora_mid" in group.shapes)
+        ):
+            return f"{name} {list(shape)} has a kernel, which belongs to another factor"
     for (left, left_axis), (right, right_axis) in row.equal:
         if left not in group.shapes or right not in group.shapes:
             continue
         a, b = group.shapes[left], group.shapes[right]
-        if len(a) <= left_axis % 4 or len(b) <= right_axis % 4 or a[left_axis] != b[right_axis]:
+        if a[left_axis] != b[right_axis]:
             return f"{left} {list(a)} and {right} {list(b)} do not fit each other"
     return ""
 
@@ -165,10 +174,18 @@ def _trained_shape(group: AdapterGroup, shape: Shape) -> Shape:
     found = row.extent(group, shape)
     for candidate in (shape, (shape[0], LATENT_CHANNELS, *shape[2:])):
         if found == (shape[0], math.prod(candidate[1:])) and (candidate == shape or _has_extra_channels(shape)):
-            for name in magnitudes_of(group):
-                _magnitude_is_per_output(name, group.shapes[name], candidate)
+            _check_vectors(group, candidate)
             return candidate
     raise BadFactors(f"it is for a weight of {found[0]} x {found[1]}, this one is {list(shape)}")
+
+
+def _check_vectors(group: AdapterGroup, shape: Shape) -> None:
+    """Raises BadFactors for vectors that are not as long as a weight of `shape` has outputs (or inputs)."""
+    for name in magnitudes_of(group):
+        _magnitude_is_per_output(name, group.shapes[name], shape)
+    for name in ("rescale", *BIAS_KEYS):
+        if name in group.shapes and math.prod(group.shapes[name]) != shape[0]:
+            raise BadFactors(f"{name} {list(group.shapes[name])} is not one value per output of a weight {list(shape)}")
 
 
 def _has_extra_channels(shape: Shape) -> bool:

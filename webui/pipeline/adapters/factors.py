@@ -194,9 +194,9 @@ def _rescaled(group: AdapterGroup, weight: Tensor) -> Tensor:
 def _glora_is_old(shapes: Mapping[str, Shape]) -> bool:
     """LyCORIS before 3 had the roles of 1 and 2 the other way round. Raises BadFactors if it is neither."""
     (a1, a2, b1, b2) = (shapes[name] for name in ("a1", "a2", "b1", "b2"))
-    if b1[1] == b2[0] == a1[1] == a2[0]:
+    if b1[1] == b2[0] == a1[1] == a2[0] and math.prod(b1[2:]) == 1:
         return False
-    if b2[1] == b1[0] == a2[1] == a1[0]:
+    if b2[1] == b1[0] == a2[1] == a1[0] and math.prod(b2[2:]) == 1:
         return True
     raise BadFactors(f"a1 {list(a1)}, a2 {list(a2)}, b1 {list(b1)} and b2 {list(b2)} do not fit each other")
 
