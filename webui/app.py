@@ -50,7 +50,7 @@ def build_generator(settings: Settings, library: Library, store: ImageStore) -> 
         cache_bytes=int(settings.cache_gb * 1e9),
         device_bytes=int(settings.device_memory_gb * 1e9),
     )
-    return Generator(manager, store, sha256_of=library.sha256_of)
+    return Generator(manager, store)
 
 
 def build_runners(services: Services) -> Mapping[str, Runner]:

@@ -44,7 +44,8 @@ def models(shipped: Path, tmp_path: Path) -> Path:
 def make(models: Path, tmp_path: Path) -> Make:
     library = Library([models], tmp_path / "cache")
     sums = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in models.rglob("*.safetensors")}
-    generator = Generator(PipelineManager(library, CPU), ImageStore(tmp_path / "outputs"), sha256_of=sums.get)
+    library.sha256_of = sums.get  # type: ignore[method-assign]
+    generator = Generator(PipelineManager(library, CPU), ImageStore(tmp_path / "outputs"))
 
     def make(checkpoint: str, vae: str) -> ImageReady:
         library.refresh()

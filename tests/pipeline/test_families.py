@@ -50,8 +50,9 @@ TOLERANCE = 1e-4
 class OneModel:
     """A manager of one model."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, library: Library) -> None:
         self._model = model
+        self.library = library
 
     def is_loaded(self, name: str) -> bool:
         return True
@@ -143,7 +144,7 @@ def ours(model: Model, tmp_path: Path, events: list[JobEvent] | None = None, **c
         return [Image.new("RGB", (SIDE, SIDE))] * len(latents)
 
     model.codec.decode = decode  # type: ignore[method-assign]
-    generator = Generator(OneModel(model), ImageStore(tmp_path))  # type: ignore[arg-type]
+    generator = Generator(OneModel(model, Library([], tmp_path / "cache")), ImageStore(tmp_path))  # type: ignore[arg-type]
     report = (events if events is not None else []).append
     generator.generate(GenerationRequest(**(values | changes)), report=report, cancel=CancelToken(), previews=False)
     return decoded[0]

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
 
 import torch
 from PIL import Image
@@ -38,17 +37,9 @@ SHORT_HASH = 10
 class Generator:
     """Runs requests one after the other on the manager's device and saves their pictures."""
 
-    def __init__(
-        self,
-        manager: PipelineManager,
-        store: ImageStore,
-        *,
-        sha256_of: Callable[[Path], str | None] = lambda path: None,
-    ) -> None:
-        """`sha256_of` gives a model file's hash where it is known already, for the pictures' metadata."""
+    def __init__(self, manager: PipelineManager, store: ImageStore) -> None:
         self._manager = manager
         self._store = store
-        self._sha256_of = sha256_of
         self._adapter_files = AdapterFiles()
 
     def preload(self, checkpoint: str) -> None:
@@ -91,14 +82,14 @@ class Generator:
         return [ready[index] for index in sorted(ready)]
 
     def _made_with(self, model: Model, request: GenerationRequest) -> dict[str, str]:
-        """The files that were used, in the infotext's words."""
+        """The files that were used, in the infotext's words; their hashes if they are known already."""
         words: dict[str, str] = {}
         if model.inputs.picture_channels == "edit" and request.init is not None:
             words["Image CFG scale"] = f"{request.sampling.image_guidance_scale:g}"
         if model.vae_path is not None:
             words["VAE"] = model.vae_path.name
         for key, path in (("Model hash", model.info.path), ("VAE hash", model.vae_path)):
-            sha256 = None if path is None else self._sha256_of(path)
+            sha256 = None if path is None else self._manager.library.sha256_of(path)
             if sha256 is not None:
                 words[key] = sha256[:SHORT_HASH]
         return words
