@@ -3,13 +3,13 @@
 import numpy as np
 from PIL import Image, ImageDraw
 
-from webui.training.starter.compose import all_sprite_keys
+from webui.training.starter.variants import SpriteKey, sprite_keys
 
 
-def synthetic_sprites() -> dict[str, Image.Image]:
+def synthetic_sprites() -> dict[SpriteKey, Image.Image]:
     """A disc or a square per sprite key, each in its own colour, with a transparent edge."""
     sprites = {}
-    for index, key in enumerate(all_sprite_keys()):
+    for index, key in enumerate(sprite_keys()):
         sprite = Image.new("RGBA", (48, 40 + index % 17))
         colour = tuple(int(value) for value in np.random.default_rng(index).integers(0, 256, 3))
         shape = ImageDraw.Draw(sprite)

@@ -4,18 +4,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import AutoencoderKL, StableDiffusionPipeline
 from safetensors.torch import load_file
 
 from tests.training.starter_helpers import synthetic_sprites
+from webui.training.starter.concepts import CONCEPT_BY_NAME
 from webui.training.starter.diffusion import Denoiser
-from webui.training.starter.evaluate import border_colour, draw
-from webui.training.starter.export import SIZE_BUDGET_BYTES, export, fold_affine, size_bytes
+from webui.training.starter.evaluate import Exported, border_colour, photo_psnr
+from webui.training.starter.export import SIZE_BUDGET_BYTES, export, fold_affine, load_exported_vae, size_bytes
 from webui.training.starter.latents import Affine
 from webui.training.starter.networks import SCALING_FACTOR, Sizes, build_text_encoder, build_unet, build_vae
 from webui.training.starter.tokenizer import training_lines, write_tokenizer
 from webui.training.starter.vae import reconstruct
-from webui.training.starter.vocabulary import COLOURS, CONCEPTS
+from webui.training.starter.vocabulary import COLOURS
 
 TINY = Sizes(vae_channels=(8, 8, 8, 8), unet_channels=(8, 16, 16), text_width=16, text_layers=2, text_heads=2)
 AFFINE = Affine((0.5, -1.0, 0.0, 2.0), (1.5, 0.5, 3.0, 1.0))
@@ -91,12 +92,29 @@ def test_the_shipped_model_loads_in_diffusers_within_its_size(starter_dir: Path)
     assert pipeline.vae.config.scaling_factor == SCALING_FACTOR
 
 
-def test_the_shipped_word_list_is_the_one_it_was_trained_on(starter_dir: Path) -> None:
+def test_an_exported_autoencoder_can_be_trained_on_with_latents_of_unit_variance(tmp_path: Path) -> None:
+    _export_tiny(tmp_path / "model", tmp_path / "files")
+    torch.manual_seed(0)
+    exported = AutoencoderKL.from_pretrained(tmp_path / "model" / "vae")
+    loaded = load_exported_vae(tmp_path / "model")
+    images = torch.rand(1, 3, 64, 64) * 2 - 1
+    with torch.no_grad():
+        before, after = (network.encode(images).latent_dist.mean for network in (exported, loaded))
+    assert torch.allclose(after, before * SCALING_FACTOR, atol=1e-5)
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3)).astype(np.uint8)
+    assert np.abs(reconstruct(exported, pixels).astype(int) - reconstruct(loaded, pixels).astype(int)).max() <= 1
+
+
+def test_every_word_the_shipped_model_knows_is_in_the_tables(starter_dir: Path) -> None:
     words = json.loads((starter_dir / "atelier.json").read_text(encoding="utf-8"))
-    assert words["concepts"] == [concept.name for concept in CONCEPTS]
+    assert set(words["concepts"]) <= CONCEPT_BY_NAME.keys()
     assert words["colours"] == list(COLOURS)
     assert words["native_size"] == 128
     assert len(words["example_prompts"]) >= 12
+
+
+def test_photographs_come_back_from_the_shipped_autoencoder_soft_but_whole(starter_dir: Path) -> None:
+    assert photo_psnr(Exported.load(starter_dir).vae, ("coffee",))["coffee"] > 22
 
 
 @pytest.mark.parametrize("name", ["README.md", "NOTICE"])
@@ -106,5 +124,6 @@ def test_the_shipped_model_carries_its_card_and_notices(starter_dir: Path, name:
 
 def test_the_shipped_model_draws_the_background_it_is_asked_for(starter_dir: Path) -> None:
     colours = ["red", "blue", "green", "white"]
-    pictures = draw(starter_dir, [f"a dog on a {colour} background" for colour in colours], [1, 2, 3, 4])
+    prompts = [f"a dog on a {colour} background" for colour in colours]
+    pictures = Exported.load(starter_dir).draw(prompts, [1, 2, 3, 4], guidance_scale=5.0)
     assert [border_colour(picture) for picture in pictures] == colours

@@ -16,16 +16,22 @@ from PIL import Image
 from safetensors.torch import save_file
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from webui.training.starter.compose import Layout, PlacedSprite, Plain, Sprites, render
+from webui.training.starter.backgrounds import Plain
+from webui.training.starter.compose import Layout, PlacedSprite, Sprites, render
+from webui.training.starter.concepts import CONCEPTS
 from webui.training.starter.diffusion import Denoiser, scheduler
 from webui.training.starter.latents import Affine
 from webui.training.starter.networks import MAX_TOKENS, NATIVE_SIZE, SCALING_FACTOR
-from webui.training.starter.vocabulary import COLOURS, CONCEPTS, SCENES, SKIN_TONES, STYLES
+from webui.training.starter.variants import TONE_CODES, SpriteKey
+from webui.training.starter.vocabulary import BUILD_WORDS, COLOURS, SCENES, STYLE_WORDS
 
-TITLE = "Atelier starter (3D icons)"
+TITLE = "Atelier starter (icons)"
 SIZE_BUDGET_BYTES = 32 * 1024 * 1024
 SAMPLE_SIZE = 256
-SAMPLE_LAYOUT = Layout((PlacedSprite("woman/medium", (0.5, 0.52), 0.78),), Plain("teal", COLOURS["teal"]))
+SAMPLE_LAYOUT = Layout(
+    (PlacedSprite(SpriteKey(concept="woman", style="3d", tone="medium"), (0.5, 0.52), 0.78),),
+    Plain("teal", COLOURS["teal"]),
+)
 SAMPLE_CAPTION = "a portrait of a woman with medium skin on a teal background, 3d icon"
 SAMPLE_NEGATIVE_PROMPT = "blurry, low quality"
 GUIDANCE_SCALE = 3.0
@@ -67,6 +73,12 @@ def fold_affine(vae: AutoencoderKL, affine: Affine) -> AutoencoderKL:
         post.bias.add_(post.weight[:, :, 0, 0] @ mean)
         post.weight.mul_(scale[None, :, None, None])
     return folded
+
+
+def load_exported_vae(folder: Path) -> AutoencoderKL:
+    """The autoencoder of an exported model with latents of unit variance again, to be trained on."""
+    vae = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32)
+    return fold_affine(vae, Affine((0.0,) * 4, (SCALING_FACTOR**-2,) * 4))
 
 
 def export(
@@ -143,10 +155,12 @@ def _word_list() -> dict[str, object]:
         "prediction_type": "v_prediction",
         "concepts": [concept.name for concept in CONCEPTS],
         "people": [concept.name for concept in CONCEPTS if concept.is_person],
-        "skin_tones": list(SKIN_TONES),
+        "skin_tones": list(TONE_CODES),
+        "hair": sorted({hair for concept in CONCEPTS for hair in (*concept.hair, *concept.tints)}),
+        "builds": [words[0] for words in BUILD_WORDS.values()],
         "colours": list(COLOURS),
         "scenes": [scene.phrase for scene in SCENES],
-        "styles": list(STYLES),
+        "styles": [words[0] for words in STYLE_WORDS.values()],
         "example_prompts": list(EXAMPLE_PROMPTS),
         "sample_negative_prompt": SAMPLE_NEGATIVE_PROMPT,
         "sample_caption": SAMPLE_CAPTION,

@@ -15,7 +15,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from webui.training.starter.captions import caption
-from webui.training.starter.compose import Sprites, render, sample_layout
+from webui.training.starter.compose import Choices, Sprites, render, sample_layout
 from webui.training.starter.networks import NATIVE_SIZE
 from webui.training.starter.tokenizer import TokenIds
 from webui.training.starter.vae import to_tensor
@@ -24,7 +24,8 @@ SHARD_SIZE = 1024
 CAPTIONS_PER_PICTURE = 4
 ENCODE_BATCH = 32
 # (width, height) of the pictures that are not square or not of the native size.
-OTHER_SIZES = ((160, 112), (112, 160), (160, 160))
+OTHER_SIZES = ((160, 112), (112, 160), (160, 160), (192, 128), (128, 192), (192, 192))
+NATIVE_PER_OTHER = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +57,14 @@ class LatentSet:
 
 
 def pool_shards(num_native: int) -> tuple[Shard, ...]:
-    """`num_native` shards of the native size, then one of each other size."""
+    """`num_native` shards of the native size, then of each other size one for every 16 of them."""
     native = [Shard(index, NATIVE_SIZE, NATIVE_SIZE) for index in range(num_native)]
-    return (*native, *(Shard(1000 + index, *size) for index, size in enumerate(OTHER_SIZES)))
+    others = [
+        Shard(1000 * (1 + position) + index, *size)
+        for position, size in enumerate(OTHER_SIZES)
+        for index in range(max(1, num_native // NATIVE_PER_OTHER))
+    ]
+    return (*native, *others)
 
 
 def encode_shard(
@@ -74,13 +80,13 @@ def encode_shard(
     path = shard.path(folder)
     if path.exists():
         return
-    keys = tuple(sprites)
+    choices = Choices.of(sprites)
     latents, captions = [], []
     for start in range(0, SHARD_SIZE, ENCODE_BATCH):
         pictures = []
         for row in range(start, start + ENCODE_BATCH):
             rng = np.random.default_rng([seed, 7, shard.index, row])
-            layout = sample_layout(rng, keys)
+            layout = sample_layout(rng, choices)
             pictures.append(render(layout, sprites, shard.width, shard.height))
             captions += [caption(layout, rng) for _ in range(CAPTIONS_PER_PICTURE)]
         latents.append(_encode(vae, to_tensor(np.stack(pictures))))

@@ -4,7 +4,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from webui.training.starter.compose import Pixels
+from webui.training.starter.backgrounds import Pixels
 from webui.training.starter.diffusion import Denoiser, scheduler
 from webui.training.starter.latents import Affine
 from webui.training.starter.networks import LATENT_FACTOR, NATIVE_SIZE

@@ -10,25 +10,27 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
-from PIL import Image
 from torch import nn
 from transformers import CLIPTokenizer
 
 from webui.training.starter import vae as vae_stage
-from webui.training.starter.compose import Pixels
 from webui.training.starter.diffusion import Denoiser, train_denoiser
-from webui.training.starter.evaluate import evaluate, prompts_to_watch
-from webui.training.starter.export import SIZE_BUDGET_BYTES, export, size_bytes
+from webui.training.starter.evaluate import Exported, evaluate, photo_psnr, write_sheet
+from webui.training.starter.export import GUIDANCE_SCALE, SIZE_BUDGET_BYTES, export, load_exported_vae, size_bytes
+from webui.training.starter.judge import Judge, measure_judge, train_judge
 from webui.training.starter.latents import Affine, encode_shard, load_pool, measure_affine, pool_shards
 from webui.training.starter.loop import Plan
 from webui.training.starter.networks import Sizes, build_text_encoder, build_unet, build_vae
+from webui.training.starter.prompts import watched_prompts
 from webui.training.starter.ranks import Ranks, join, launch
 from webui.training.starter.sampling import sample
-from webui.training.starter.sprites import fetch, load_other_sprites, load_sprites
+from webui.training.starter.sprites import Packages, load_other_sprites, load_sprites
 from webui.training.starter.tokenizer import encode, load_tokenizer, training_lines, write_tokenizer
 
-STAGES = ("vae", "encode", "unet", "export", "evaluate")
-TRAINED_STAGES = ("vae", "encode", "unet")
+STAGES = ("vae", "encode", "unet", "export", "judge", "evaluate")
+TRAINED_STAGES = ("vae", "encode", "unet", "judge")
+NUM_HELD_OUT = 48  # pictures the autoencoder is measured with
+NUM_JUDGED = 1000
 OTHER_ICONS_EVERY = 8
 
 
@@ -49,6 +51,10 @@ class WorkDir:
     @property
     def unet_state(self) -> Path:
         return self.root / "unet.pt"
+
+    @property
+    def judge_state(self) -> Path:
+        return self.root / "judge.pt"
 
     @property
     def latents(self) -> Path:
@@ -75,15 +81,15 @@ def main(arguments: list[str]) -> int:
         rest = [argument for argument in arguments if argument != "all"]
         return next((status for stage in STAGES if (status := main([stage, *rest]))), 0)
     work = WorkDir(options.work_dir)
-    fetch(work.packages)
+    Packages.fetch(work.packages)
     if options.stage not in TRAINED_STAGES:
-        return _export(work, options) if options.stage == "export" else _evaluate(options)
+        return _export(work, options) if options.stage == "export" else _evaluate(work, options)
     if not (work.tokenizer / "vocab.json").exists():
         write_tokenizer(work.tokenizer, training_lines())
     if options.rank is None:
         return launch(arguments, num_processes=_num_processes(), pid_file=work.pid_file)
     torch.manual_seed(options.seed)
-    run = {"vae": _run_vae, "encode": _run_encode, "unet": _run_unet}[options.stage]
+    run = {"vae": _run_vae, "encode": _run_encode, "unet": _run_unet, "judge": _run_judge}[options.stage]
     run(work, options, join(options.rank, _num_processes(), work.meeting))
     return 0
 
@@ -94,20 +100,23 @@ def _num_processes() -> int:
 
 def _run_vae(work: WorkDir, options: argparse.Namespace, ranks: Ranks) -> None:
     """Train the autoencoder and report its quality on held-out pictures at each save."""
-    archive = fetch(work.packages)
-    sprites = load_sprites(archive)
-    other = load_other_sprites(archive, keep_every=OTHER_ICONS_EVERY)
+    packages = Packages.fetch(work.packages)
+    sprites = load_sprites(packages)
+    other, unseen = load_other_sprites(packages, keep_every=OTHER_ICONS_EVERY)
     crops = vae_stage.Crops(sprites, other, vae_stage.load_photos(vae_stage.TRAINING_PHOTOS), seed=options.seed)
-    held_out = vae_stage.validation_pictures(sprites, 48)
-    photos = vae_stage.photo_pictures(16)
+    held_out = {
+        "known icons": vae_stage.validation_pictures(sprites, NUM_HELD_OUT),
+        "unseen icons": vae_stage.validation_pictures(vae_stage.nameless_sprites(unseen), NUM_HELD_OUT),
+        "photos": vae_stage.photo_pictures(16),
+    }
 
     def report(averaged: nn.Module, step: int) -> None:
         assert isinstance(averaged, AutoencoderKL)
-        icons_back = vae_stage.reconstruct(averaged, held_out)
-        photos_back = vae_stage.reconstruct(averaged, photos)
-        _write_sheet(np.concatenate([held_out[:12], icons_back[:12], photos[:12], photos_back[:12]]), work, "vae", 12)
-        icons, held = vae_stage.mean_psnr(held_out, icons_back), vae_stage.mean_psnr(photos, photos_back)
-        print(f"{time.strftime('%H:%M:%S')} vae step {step}: icons {icons:.2f} dB, photos {held:.2f} dB", flush=True)
+        back = {name: vae_stage.reconstruct(averaged, pictures) for name, pictures in held_out.items()}
+        rows = [pictures[:12] for name in held_out for pictures in (held_out[name], back[name])]
+        write_sheet(np.concatenate(rows), work.root / "vae.png", 12)
+        figures = [f"{name} {vae_stage.mean_psnr(held_out[name], back[name]):.2f} dB" for name in held_out]
+        print(f"{time.strftime('%H:%M:%S')} vae step {step}: {', '.join(figures)}", flush=True)
 
     plan = Plan(
         num_steps=options.vae_steps,
@@ -117,12 +126,13 @@ def _run_vae(work: WorkDir, options: argparse.Namespace, ranks: Ranks) -> None:
         ema_decay=0.99,
         checkpoint_every_s=options.checkpoint_every_s,
     )
-    vae_stage.train_vae(build_vae(Sizes()), crops, plan, ranks=ranks, checkpoint=work.vae_state, on_checkpoint=report)
+    vae = load_exported_vae(options.start_from) if options.start_from else build_vae(Sizes())
+    vae_stage.train_vae(vae, crops, plan, ranks=ranks, checkpoint=work.vae_state, on_checkpoint=report)
 
 
 def _run_encode(work: WorkDir, options: argparse.Namespace, ranks: Ranks) -> None:
     """Fill the pool; the ranks share the shards."""
-    sprites = load_sprites(fetch(work.packages))
+    sprites = load_sprites(Packages.fetch(work.packages))
     vae = _load_vae(work).to(ranks.device, memory_format=torch.channels_last)
     tokenizer = load_tokenizer(work.tokenizer)
     for position, shard in enumerate(pool_shards(options.num_shards)):
@@ -198,17 +208,47 @@ def _write_export(work: WorkDir, options: argparse.Namespace, denoiser: Denoiser
             affine=_affine(work),
             tokenizer=load_tokenizer(work.tokenizer),
             tokenizer_files=work.tokenizer,
-            sprites=load_sprites(fetch(work.packages)),
+            sprites=load_sprites(Packages.fetch(work.packages)),
             provenance={"unet_steps": step, "batch_size": options.batch_size, "seed": options.seed},
         )
         print(f"{time.strftime('%H:%M:%S')} exported step {step}, {size_bytes(folder)} bytes", flush=True)
         assert size_bytes(folder) <= SIZE_BUDGET_BYTES
 
 
-def _evaluate(options: argparse.Namespace) -> int:
+def _run_judge(work: WorkDir, options: argparse.Namespace, ranks: Ranks) -> None:
+    """Train the classifier that measures the model, and say at each save what it is worth itself."""
+    sprites = load_sprites(Packages.fetch(work.packages))
+
+    def report(averaged: nn.Module, step: int) -> None:
+        assert isinstance(averaged, Judge)
+        print(f"judge step {step}: {measure_judge(averaged, sprites, count=NUM_JUDGED)}", flush=True)
+
+    plan = Plan(
+        num_steps=options.judge_steps,
+        learning_rate=3e-3,
+        warmup_steps=30,
+        cooldown_steps=options.judge_steps // 2,
+        ema_decay=0.99,
+        checkpoint_every_s=options.checkpoint_every_s,
+    )
+    train_judge(Judge(), sprites, plan, ranks=ranks, checkpoint=work.judge_state, on_checkpoint=report)
+
+
+def _evaluate(work: WorkDir, options: argparse.Namespace) -> int:
     """Measure the exported model and print the figures as JSON."""
-    work = WorkDir(options.work_dir)
-    result = evaluate(options.export_dir[0], load_sprites(fetch(work.packages)), sheet=work.root / "evaluation.png")
+    packages = Packages.fetch(work.packages)
+    judge = Judge()
+    judge.load_state_dict(torch.load(work.judge_state, map_location="cpu", weights_only=True)["averaged"])
+    exported = Exported.load(options.export_dir[0])
+    _, unseen = load_other_sprites(packages, keep_every=OTHER_ICONS_EVERY)
+    icons = vae_stage.validation_pictures(vae_stage.nameless_sprites(unseen), NUM_HELD_OUT)
+    result = {
+        "the judge itself": measure_judge(judge, load_sprites(packages), count=NUM_JUDGED),
+        "guidance scale": GUIDANCE_SCALE,
+        "shares": evaluate(exported, judge, sheets=work.root, guidance_scale=GUIDANCE_SCALE),
+        "unseen icons, dB": vae_stage.mean_psnr(icons, vae_stage.reconstruct(exported.vae, icons)),
+        "photographs at 512 px, dB": photo_psnr(exported.vae),
+    }
     print(json.dumps(result, indent=2))
     return 0
 
@@ -216,17 +256,12 @@ def _evaluate(options: argparse.Namespace) -> int:
 def _draw(
     work: WorkDir, denoiser: Denoiser, vae: AutoencoderKL, affine: Affine, tokenizer: CLIPTokenizer, step: int
 ) -> None:
-    prompts = prompts_to_watch()
-    token_ids, empty_ids = (torch.from_numpy(encode(tokenizer, text).astype(np.int64)) for text in (prompts, [""]))
+    prompts = watched_prompts()
+    texts, seeds = [prompt.text for prompt in prompts], [prompt.seed for prompt in prompts]
+    token_ids, empty_ids = (torch.from_numpy(encode(tokenizer, text).astype(np.int64)) for text in (texts, [""]))
     networks = copy.deepcopy(denoiser).to(vae.device)
-    pictures = sample(networks, vae, affine, token_ids, empty_ids, list(range(len(prompts))))
-    _write_sheet(pictures, work, f"sheet-{step:06}", 8)
-
-
-def _write_sheet(pictures: Pixels, work: WorkDir, name: str, columns: int) -> None:
-    """Save `pictures` (N, H, W, 3) as a grid; N is a multiple of `columns`."""
-    rows = pictures.reshape(-1, columns, *pictures.shape[1:])
-    Image.fromarray(np.concatenate([np.concatenate(list(row), axis=1) for row in rows])).save(work.root / f"{name}.png")
+    pictures = sample(networks, vae, affine, token_ids, empty_ids, seeds, guidance_scale=GUIDANCE_SCALE)
+    write_sheet(pictures, work.root / f"sheet-{step:06}.png")
 
 
 def _load_vae(work: WorkDir) -> AutoencoderKL:
@@ -257,12 +292,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--export-dir", type=Path, action="append", help="may be given twice; default models/starter")
     parser.add_argument("--export-every-s", type=float, default=0.0, help="refresh the export while training; 0: don't")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--start-from", type=Path, help="an exported model whose autoencoder is trained on")
     parser.add_argument("--vae-steps", type=int, default=2000, help="35 %% of them with a falling learning rate")
     parser.add_argument("--vae-rate", type=float, default=3e-3)
     parser.add_argument("--num-shards", type=int, default=16, help="of 1024 pictures of the native size")
     parser.add_argument("--unet-steps", type=int, default=2400)
     parser.add_argument("--unet-cooldown-steps", type=int, default=600, help="last steps, with a falling learning rate")
     parser.add_argument("--unet-rate", type=float, default=1.2e-3)
+    parser.add_argument("--judge-steps", type=int, default=2000)
     parser.add_argument("--batch-size", type=int, default=96, help="pictures per step over all processes")
     parser.add_argument("--checkpoint-every-s", type=float, default=240.0)
     parser.add_argument("--rank", type=int, help=argparse.SUPPRESS)

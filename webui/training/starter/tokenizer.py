@@ -12,16 +12,19 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTokenizer
 
 from webui.training.starter.captions import OPENINGS, PORTRAIT_OPENINGS
+from webui.training.starter.concepts import CONCEPTS, HEAD_HAIR
 from webui.training.starter.networks import MAX_TOKENS
+from webui.training.starter.variants import TONE_CODES
 from webui.training.starter.vocabulary import (
+    BUILD_WORDS,
     COLOURS,
-    CONCEPTS,
     DEGRADED_WORDS,
+    PAIRS,
     PLACES,
     QUALITY_WORDS,
     SCENES,
-    SKIN_TONES,
-    STYLES,
+    SIZE_WORDS,
+    STYLE_WORDS,
 )
 
 TokenIds = npt.NDArray[np.int16]
@@ -44,9 +47,13 @@ colorful bright dark vivid pastel simple plain empty background foreground bokeh
 
 def training_lines() -> list[str]:
     """Lines that hold every word a caption can use, each often enough to become one token."""
-    phrases = [word for concept in CONCEPTS for word in concept.words]
-    phrases += [*COLOURS, "grey", *SKIN_TONES, *PLACES, *STYLES, *QUALITY_WORDS, *DEGRADED_WORDS]
-    phrases += [phrase for scene in SCENES for phrase in (scene.name, scene.phrase)]
+    phrases = [word for concept in CONCEPTS for word in (*concept.words, *concept.hair)]
+    phrases += [*HEAD_HAIR, "black hair", *COLOURS, "grey", *TONE_CODES, *PLACES, *SIZE_WORDS, *QUALITY_WORDS]
+    phrases += [
+        word for table in (STYLE_WORDS, BUILD_WORDS, DEGRADED_WORDS) for words in table.values() for word in words
+    ]
+    phrases += [phrase for scene in SCENES for phrase in (scene.name, *scene.phrases)]
+    phrases += [relation.format("", "") for *_, relation in PAIRS]
     phrases += [*OPENINGS, *PORTRAIT_OPENINGS, "a", "an", "gradient background", "in front of", "with skin", ","]
     return [*phrases, *PROMPT_WORDS.split()]
 

@@ -4,6 +4,7 @@ Loss: L1, edges, L1 at half size and squared error, with a light pull of the lat
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,20 +15,23 @@ from skimage import data
 from torch import Tensor, nn
 from torch.nn import functional
 
-from webui.training.starter.compose import Pixels, Sprites, render, sample_layout
+from webui.training.starter.backgrounds import Pixels
+from webui.training.starter.compose import Choices, Sprites, render, sample_layout
 from webui.training.starter.loop import Plan, train
 from webui.training.starter.muon import muon_for
 from webui.training.starter.networks import NATIVE_SIZE
 from webui.training.starter.ranks import Ranks
+from webui.training.starter.variants import SpriteKey
 
 # Public domain or CC0, each by its own notice in `skimage.data`; "coffee" is kept back to measure with.
 TRAINING_PHOTOS = ("astronaut", "chelsea", "camera", "rocket", "brick", "grass", "gravel")
 HELD_OUT_PHOTO = "coffee"
 PHOTO_SHARE = 0.12
-OTHER_ICON_SHARE = 0.18
+OTHER_ICON_SHARE = 0.38
+CANVAS_SIZES = (NATIVE_SIZE, NATIVE_SIZE, NATIVE_SIZE, 192, 256)
 CROP_SIZE = 64
 CROPS_PER_STEP = 16
-FULL_SIZE_SHARE = 0.2  # the last steps see whole pictures
+FULL_SIZE_SHARE = 0.2  # the last steps see crops of the native size
 KL_WEIGHT = 6e-4
 VALIDATION_SEED = 900_000
 
@@ -41,9 +45,9 @@ class Crops:
     """A deterministic source of training crops: the picture depends on (seed, step, rank) only."""
 
     def __init__(self, sprites: Sprites, other: list[Image.Image], photos: list[Image.Image], *, seed: int) -> None:
-        self._sprites = {**sprites, **{f"_{index}": sprite for index, sprite in enumerate(other)}}
-        self._keys = tuple(sprites)
-        self._other_keys = tuple(f"_{index}" for index in range(len(other)))
+        nameless = nameless_sprites(other)
+        self._sprites = {**sprites, **nameless}
+        self._named, self._nameless = Choices.of(sprites), Choices.of(nameless)
         self._photos = photos
         self._seed = seed
 
@@ -56,10 +60,17 @@ class Crops:
         kind = rng.random()
         if self._photos and kind < PHOTO_SHARE:
             return _photo_crop(self._photos[int(rng.integers(len(self._photos)))], rng, size)
-        keys = self._other_keys if self._other_keys and kind < PHOTO_SHARE + OTHER_ICON_SHARE else self._keys
-        picture = render(sample_layout(rng, keys), self._sprites, NATIVE_SIZE, NATIVE_SIZE)
-        top, left = (int(rng.integers(NATIVE_SIZE - size + 1)) for _ in range(2))
+        nameless = self._nameless.things and kind < PHOTO_SHARE + OTHER_ICON_SHARE
+        layout = sample_layout(rng, self._nameless if nameless else self._named)
+        canvas = CANVAS_SIZES[int(rng.integers(len(CANVAS_SIZES)))]
+        picture = render(layout, self._sprites, canvas, canvas)
+        top, left = (int(rng.integers(canvas - size + 1)) for _ in range(2))
         return picture[top : top + size, left : left + size]
+
+
+def nameless_sprites(pictures: list[Image.Image]) -> dict[SpriteKey, Image.Image]:
+    """Pictures that no caption names, each under a key of its own."""
+    return {SpriteKey(concept=f"{index}", style=""): picture for index, picture in enumerate(pictures)}
 
 
 def _photo_crop(photo: Image.Image, rng: np.random.Generator, size: int) -> Pixels:
@@ -71,7 +82,7 @@ def _photo_crop(photo: Image.Image, rng: np.random.Generator, size: int) -> Pixe
 
 def to_tensor(pixels: Pixels) -> Tensor:
     """uint8 (B, H, W, 3) to float32 (B, 3, H, W) in [-1, 1]."""
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+    return torch.tensor(pixels).permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
 
 def reconstruction_loss(output: Tensor, target: Tensor) -> Tensor:
@@ -134,10 +145,11 @@ def mean_psnr(first: Pixels, second: Pixels) -> float:
 
 
 def validation_pictures(sprites: Sprites, count: int) -> Pixels:
-    """Composed pictures of a seed that training never uses, uint8 (count, 128, 128, 3)."""
-    keys = tuple(sprites)
+    """Composed pictures of a seed that training never uses, uint8 (count, 128, 128, 3); none is made worse."""
+    choices = Choices.of(sprites)
     rngs = (np.random.default_rng([VALIDATION_SEED, index]) for index in range(count))
-    return np.stack([render(sample_layout(rng, keys), sprites, NATIVE_SIZE, NATIVE_SIZE) for rng in rngs])
+    layouts = (replace(sample_layout(rng, choices), degraded=None) for rng in rngs)
+    return np.stack([render(layout, sprites, NATIVE_SIZE, NATIVE_SIZE) for layout in layouts])
 
 
 def photo_pictures(count: int) -> Pixels:

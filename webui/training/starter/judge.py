@@ -1,0 +1,155 @@
+"""A small classifier that says which objects a picture shows and in which style; it only ever measures.
+
+It learns from compositions drawn apart from those the model learns from, some of them slightly blurred, since the
+pictures it will judge are. What it is worth is measured on clean compositions that nobody has trained on.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageFilter
+from torch import Tensor, nn
+from torch.nn import functional
+
+from webui.training.starter.backgrounds import Pixels
+from webui.training.starter.compose import Choices, Layout, Sprites, render, sample_layout
+from webui.training.starter.concepts import CONCEPTS
+from webui.training.starter.loop import Plan, train
+from webui.training.starter.muon import muon_for
+from webui.training.starter.networks import NATIVE_SIZE
+from webui.training.starter.ranks import Ranks
+from webui.training.starter.vae import to_tensor
+from webui.training.starter.variants import STYLES
+
+JUDGE_SIZE = 64
+BLUR_SHARE, BLUR_PX = 0.5, 1.5
+PICTURES_PER_STEP = 64
+TRAINING_SEED, TEST_SEED = 700_000, 800_000
+CONCEPT_NAMES = tuple(concept.name for concept in CONCEPTS)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`concepts` are the two likeliest, best first."""
+
+    concepts: tuple[str, str]
+    style: str
+
+
+class Judge(nn.Module):
+    """(B, 3, 64, 64) in [-1, 1] to the logits of all concepts (B, concepts) and of all styles (B, styles)."""
+
+    def __init__(self, channels: Sequence[int] = (32, 64, 96, 128, 192)) -> None:
+        super().__init__()
+        self.conv_in = nn.Conv2d(3, channels[0], 3, stride=2, padding=1)
+        self.blocks = nn.Sequential(*(_block(before, after) for before, after in pairwise(channels)))
+        self.concept_out = nn.Linear(2 * channels[-1], len(CONCEPT_NAMES))
+        self.style_out = nn.Linear(2 * channels[-1], len(STYLES))
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.blocks(self.conv_in(pixels))
+        pooled = torch.cat([features.mean(dim=(2, 3)), features.amax(dim=(2, 3))], dim=1)
+        return self.concept_out(pooled), self.style_out(pooled)
+
+
+def _block(before: int, after: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.GroupNorm(8, before),
+        nn.SiLU(),
+        nn.Conv2d(before, after, 3, padding=1),
+        nn.GroupNorm(8, after),
+        nn.SiLU(),
+        nn.Conv2d(after, after, 3, stride=2, padding=1),
+    )
+
+
+def train_judge(
+    judge: Judge,
+    sprites: Sprites,
+    plan: Plan,
+    *,
+    ranks: Ranks,
+    checkpoint: Path,
+    on_checkpoint: Callable[[nn.Module, int], None],
+) -> Judge:
+    """Train to the end of `plan`; returns the averaged weights."""
+    choices = Choices.of(sprites)
+
+    def loss_of(step: int) -> Tensor:
+        rng = np.random.default_rng([TRAINING_SEED, step, ranks.index])
+        layouts = [clean_layout(rng, choices) for _ in range(PICTURES_PER_STEP // ranks.count)]
+        pictures = np.stack([_shrink(_maybe_blurred(render(layout, sprites, *_CANVAS), rng)) for layout in layouts])
+        concepts, styles = judge(to_tensor(pictures).to(ranks.device))
+        named, style = (target.to(ranks.device) for target in _targets(layouts))
+        return functional.cross_entropy(concepts, named) + 0.5 * functional.cross_entropy(styles, style)
+
+    judge.to(ranks.device)
+    optimizer = muon_for(judge, learning_rate=plan.learning_rate, plain=("conv_in", "_out"), ranks=ranks)
+    averaged = train(judge, optimizer, loss_of, plan, ranks=ranks, checkpoint=checkpoint, on_checkpoint=on_checkpoint)
+    assert isinstance(averaged, Judge)
+    return averaged
+
+
+@torch.no_grad()
+def judge_pictures(judge: Judge, pictures: Pixels) -> list[Verdict]:
+    """One verdict per picture, uint8 (B, H, W, 3)."""
+    concepts, styles = judge(to_tensor(np.stack([_shrink(picture) for picture in pictures])))
+    best = concepts.topk(2, dim=1).indices.tolist()
+    return [
+        Verdict((CONCEPT_NAMES[first], CONCEPT_NAMES[second]), STYLES[style])
+        for (first, second), style in zip(best, styles.argmax(dim=1).tolist(), strict=True)
+    ]
+
+
+def measure_judge(judge: Judge, sprites: Sprites, *, count: int) -> dict[str, float]:
+    """Shares of `count` unseen compositions judged rightly: one object, both of two objects, the style."""
+    choices = Choices.of(sprites)
+    rngs = [np.random.default_rng([TEST_SEED, index]) for index in range(count)]
+    layouts = [clean_layout(rng, choices) for rng in rngs]
+    verdicts = judge_pictures(judge, np.stack([render(layout, sprites, *_CANVAS) for layout in layouts]))
+    right = [
+        _names(layout) == set(seen.concepts[: len(layout.objects)])
+        for layout, seen in zip(layouts, verdicts, strict=True)
+    ]
+    styles = [layout.objects[0].sprite.style == seen.style for layout, seen in zip(layouts, verdicts, strict=True)]
+    pairs = [hit for hit, layout in zip(right, layouts, strict=True) if len(layout.objects) == 2]
+    singles = [hit for hit, layout in zip(right, layouts, strict=True) if len(layout.objects) == 1]
+    return {"object": float(np.mean(singles)), "two objects": float(np.mean(pairs)), "style": float(np.mean(styles))}
+
+
+def clean_layout(rng: np.random.Generator, choices: Choices) -> Layout:
+    """A layout that is not made worse and, if it has two objects, has two different ones."""
+    while True:
+        layout = replace(sample_layout(rng, choices), degraded=None)
+        if len(_names(layout)) == len(layout.objects):
+            return layout
+
+
+_CANVAS = (NATIVE_SIZE, NATIVE_SIZE)
+
+
+def _names(layout: Layout) -> set[str]:
+    return {placed.sprite.concept for placed in layout.objects}
+
+
+def _targets(layouts: list[Layout]) -> tuple[Tensor, Tensor]:
+    named = torch.zeros(len(layouts), len(CONCEPT_NAMES))
+    for row, layout in enumerate(layouts):
+        for name in _names(layout):
+            named[row, CONCEPT_NAMES.index(name)] = 1 / len(layout.objects)
+    return named, torch.tensor([STYLES.index(layout.objects[0].sprite.style) for layout in layouts])
+
+
+def _maybe_blurred(picture: Pixels, rng: np.random.Generator) -> Pixels:
+    if rng.random() > BLUR_SHARE:
+        return picture
+    blurred = Image.fromarray(picture).filter(ImageFilter.GaussianBlur(float(rng.uniform(0, BLUR_PX))))
+    return np.asarray(blurred)
+
+
+def _shrink(picture: Pixels) -> Pixels:
+    return np.asarray(Image.fromarray(picture).resize((JUDGE_SIZE, JUDGE_SIZE), Image.Resampling.BOX))
