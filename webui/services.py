@@ -16,7 +16,7 @@ from webui.images.store import ImageStore, InputStore
 from webui.jobs.queue import JobHandle, JobQueue
 from webui.jobs.record import JobState
 from webui.library.catalog import AUTOMATIC_VAE, OWN_VAE, CheckpointInfo, Library, tokenizer_folder
-from webui.library.downloads.addresses import parse_url
+from webui.library.downloads.addresses import Url, parse_url
 from webui.library.downloads.client import Access
 from webui.library.downloads.download import DownloadRequest, Downloads
 from webui.library.downloads.events import DOWNLOAD_EVENTS
@@ -158,11 +158,7 @@ def models_dirs(settings: Settings) -> tuple[Path, ...]:
 
 def downloads_of(settings: Settings, *, anywhere: bool = False) -> Downloads:
     """Fetching as the settings have it. Raises InvalidRequest for addresses of sites that are none."""
-    plain_http = settings.private_downloads
-    sites = Sites(
-        hugging_face=parse_url(settings.hf_endpoint, plain_http=plain_http),
-        civitai=parse_url(settings.civitai_endpoint, plain_http=plain_http),
-    )
+    sites = Sites(hugging_face=_site(settings, "hf_endpoint"), civitai=_site(settings, "civitai_endpoint"))
     tokens = {
         sites.hugging_face.origin: settings.hf_token.get_secret_value(),
         sites.civitai.origin: settings.civitai_token.get_secret_value(),
@@ -173,6 +169,13 @@ def downloads_of(settings: Settings, *, anywhere: bool = False) -> Downloads:
         proxy=settings.download_proxy,
     )
     return Downloads(models_dir=settings.models_dir, sites=sites, access=access, anywhere=anywhere)
+
+
+def _site(settings: Settings, name: str) -> Url:
+    try:
+        return parse_url(getattr(settings, name), plain_http=settings.private_downloads)
+    except InvalidRequest as error:
+        raise InvalidRequest(name, f"Setting '{name}': {error.message}", hint=error.hint) from error
 
 
 def with_seed(request: GenerationRequest) -> GenerationRequest:

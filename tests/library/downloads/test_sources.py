@@ -60,6 +60,13 @@ def test_what_names_no_model_is_refused(text: str) -> None:
         parse_source(text, SITES)
 
 
+def test_pages_of_the_sites_mean_the_mirror_where_there_is_one() -> None:
+    mirrors = Sites(hugging_face=parse_url("https://hf.example"), civitai=parse_url("https://civitai.example"))
+    assert parse_source("https://huggingface.co/ann/x", mirrors) == hf("ann/x")
+    assert parse_source("https://hf.example/ann/x", mirrors) == hf("ann/x")
+    assert parse_source("https://civitai.com/models/3", mirrors) == CivitaiSource(model=3)
+
+
 @given(st.text(max_size=80))
 def test_any_text_is_a_source_or_an_error_in_words(text: str) -> None:
     try:

@@ -17,6 +17,9 @@ _PART = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
 _REPOSITORY = re.compile(rf"({_PART})/({_PART})(?:@([A-Za-z0-9._/-]+)|/([^@]+))?")
 _AIR = re.compile(r"(?:urn:)?(?:air:)(?:[a-z0-9_.-]+:){2}civitai:(\d+)(?:@(\d+))?(?:\.[a-z]+)?", re.IGNORECASE)
 _SHORT_AIR = re.compile(r"civitai:(\d+)(?:@(\d+))?", re.IGNORECASE)
+_HUGGING_FACE_HOSTS = frozenset({"huggingface.co", "www.huggingface.co", "hf.co"})
+"""Pages of these mean the configured site, also where that is a mirror."""
+_CIVITAI_HOSTS = frozenset({"civitai.com", "www.civitai.com", "civitai.green", "civitai.red"})
 _HUGGING_FACE_ROUTES = ("resolve", "blob", "raw", "tree")
 _CIVITAI_CHOICES: tuple[str, ...] = ("type", "format", "size", "fp")
 _NOT_OWNERS = frozenset({"datasets", "spaces", "api", "docs", "papers", "collections", "blog"})
@@ -63,9 +66,9 @@ def parse_source(text: str, sites: Sites, *, plain_http: bool = False) -> Source
         return CivitaiSource(model=int(match[1]), version=int(match[2]) if match[2] else None)
     if "://" in text or text.startswith(("huggingface.co/", "civitai.com/")):
         url = parse_url(text if "://" in text else f"https://{text}", plain_http=plain_http)
-        if _is_at(url, sites.hugging_face):
+        if _is_at(url, sites.hugging_face) or url.host in _HUGGING_FACE_HOSTS:
             return _hugging_face_page(url)
-        if _is_at(url, sites.civitai):
+        if _is_at(url, sites.civitai) or url.host in _CIVITAI_HOSTS:
             return _civitai_page(url)
         return UrlSource(url=url)
     if match := _REPOSITORY.fullmatch(text):
