@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
+from torch import Tensor
 
 from tests.conftest import Generate
 from webui.errors import ModelNotFound
@@ -12,6 +13,7 @@ from webui.generation.events import ImageReady, Note, StepPreview
 from webui.generation.request import GenerationRequest, Img2Img, Inpaint, MaskSpec, Sampling
 from webui.jobs.cancel import CancelToken, JobInterrupted
 from webui.jobs.events import JobEvent, Progress
+from webui.pipeline.latents import LatentCodec
 from webui.pipeline.manager import PipelineManager
 from webui.pipeline.samplers import SAMPLERS
 
@@ -208,3 +210,21 @@ def test_a_load_that_fails_leaves_the_old_model_in_place(manager: PipelineManage
     with pytest.raises(ModelNotFound):
         manager.load("nothing")
     assert manager.is_loaded("tiny")
+
+
+def test_an_autoencoder_that_changed_its_precision_says_so_once(
+    generate: Generate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode = LatentCodec.decode
+
+    def rescued(codec: LatentCodec, latents: Tensor) -> list[Image.Image]:
+        codec.was_rescued = True
+        return decode(codec, latents)
+
+    monkeypatch.setattr(LatentCodec, "decode", rescued)
+    notes: list[list[JobEvent]] = []
+    for _ in range(2):
+        events: list[JobEvent] = []
+        generate(request(num_batches=2), events=events, previews=False)
+        notes.append([event for event in events if isinstance(event, Note) and "float32" in event.message])
+    assert [len(found) for found in notes] == [1, 0]

@@ -22,16 +22,17 @@ def test_timestep_and_sigma_are_inverse(timestep: float) -> None:
     assert LEVELS.timestep_at(LEVELS.sigma_at(timestep)) == pytest.approx(timestep, abs=1e-6)
 
 
+@pytest.mark.parametrize("levels", [LEVELS, LEVELS.with_zero_terminal_snr()], ids=["usual", "zero terminal SNR"])
 @pytest.mark.parametrize("label", [label for label, row in SCHEDULES.items() if row.sigmas])
 @given(n=st.integers(1, 150))
-def test_every_schedule_falls_from_high_noise_to_none(label: str, n: int) -> None:
+def test_every_schedule_falls_from_high_noise_to_none(label: str, levels: NoiseLevels, n: int) -> None:
     function = SCHEDULES[label].sigmas
     assert function is not None
-    sigmas = function(n, LEVELS)
+    sigmas = function(n, levels)
     assert len(sigmas) == n + 1
     assert sigmas[-1] == 0
     assert all(high > low for high, low in pairwise(sigmas))
-    assert sigmas[0] <= LEVELS.sigma_max * (1 + 1e-9)
+    assert sigmas[0] <= levels.sigma_max * (1 + 1e-9)
 
 
 def test_karras_follows_the_paper() -> None:
