@@ -76,7 +76,10 @@ FOREIGN = [
 
 
 @pytest.mark.parametrize("headers", FOREIGN)
-@pytest.mark.parametrize("path", ["/gradio_api/upload", "/gradio_api/queue/join", "/jobs/1/interrupt"])
+@pytest.mark.parametrize(
+    "path",
+    ["/gradio_api/upload", "/gradio_api/queue/join", "/jobs/1/interrupt", "/models/1/notes", "/models/1/preview"],
+)
 def test_posts_from_other_web_pages_are_refused(client: Client, path: str, headers: dict[str, str]) -> None:
     files = {"files": ("a.png", PNG)}
     assert client().post(path, files=files, headers=headers).status_code == 403
@@ -104,7 +107,18 @@ def test_files_of_the_machine_are_not_served(client: Client, services: Services,
     assert client().get(f"/gradio_api/file={target}").status_code in (403, 404)
 
 
-LOCKED = ["/", "/config", "/jobs", "/pictures/1/0", "/gradio_api/info", "/gradio_api/file=/etc/passwd", "/theme.css"]
+LOCKED = [
+    "/",
+    "/config",
+    "/jobs",
+    "/models",
+    "/models/1",
+    "/models/1/preview",
+    "/pictures/1/0",
+    "/gradio_api/info",
+    "/gradio_api/file=/etc/passwd",
+    "/theme.css",
+]
 
 
 @pytest.mark.parametrize("path", LOCKED)

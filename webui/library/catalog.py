@@ -45,6 +45,8 @@ STARTER = "starter"
 RESCAN_S = 1.0
 """A list that is younger than this is not made again."""
 INDEX_FILE = "models.db"
+LEARN_AT_ONCE = 100
+"""Files that are written to the index together: a program that is ended in between need not begin anew."""
 AUTOMATIC_VAE = "Automatic"
 """Chosen as VAE: the one beside the checkpoint with the same name, else the checkpoint's own."""
 OWN_VAE = "None"
@@ -62,6 +64,8 @@ class _Shelf:
     names: NameTable[ModelFile]
     checkpoints: Mapping[Path, CheckpointInfo]
     seen_at: float
+    version: int
+    """Counts changes."""
 
 
 class Library:
@@ -73,12 +77,12 @@ class Library:
     def __init__(self, models_dirs: Sequence[Path], cache_dir: Path) -> None:
         self.models_dirs = tuple(models_dirs)
         self._index = ModelIndex(cache_dir / INDEX_FILE)
-        self._lock = threading.RLock()
+        # One each, so that no checkpoint has to wait while thousands of new LoRAs are read.
+        self._locks: Mapping[RoomKind, threading.RLock] = {kind: threading.RLock() for kind in ROOMS}
         self._shelves: dict[RoomKind, _Shelf] = {}
         self._notes: dict[Path, tuple[Mapping[Path, int], Sidecar]] = {}
         self._hasher: Hasher | None = None
         self._born = secrets.token_hex(4)
-        self._num_changes = 0
 
     def checkpoints(self) -> list[CheckpointInfo]:
         """All checkpoints by name, the unusable ones last with their problem."""
@@ -105,8 +109,9 @@ class Library:
 
     def find_checkpoint(self, name: str) -> CheckpointInfo:
         """Raises ModelNotFound with close matches, or UnsupportedModel with the problem."""
-        path = self._find("checkpoint", name).path
-        return self._shelf("checkpoint").checkpoints[path]
+        with self._locks["checkpoint"]:
+            path = self._find("checkpoint", name).path
+            return self._shelves["checkpoint"].checkpoints[path]
 
     def find_adapter(self, name: str) -> ModelFile:
         """By file name, path below `loras`, or the name its maker gave it. Raises ModelNotFound or UnsupportedModel."""
@@ -138,18 +143,18 @@ class Library:
 
     def stamp(self) -> str:
         """Changes whenever any of the lists does."""
-        with self._lock:
-            return f"{self._born}-{self._num_changes}"
+        versions = (shelf.version for _, shelf in sorted(self._shelves.copy().items()))
+        return "-".join([self._born, *map(str, versions)])
 
     def write_notes(self, file: ModelFile, changes: Mapping[str, Any]) -> None:
         """Some of `sidecars.EDITABLE`, by name. Raises InvalidRequest or StorageError."""
-        with self._lock:
+        with self._locks[file.kind]:
             write_notes(file.path, changes)
             self._shelf(file.kind, max_age_s=0)
 
     def write_preview(self, file: ModelFile, picture: Image.Image) -> None:
         """Raises StorageError."""
-        with self._lock:
+        with self._locks[file.kind]:
             write_preview(file.path, picture)
             self._shelf(file.kind, max_age_s=0)
 
@@ -173,9 +178,8 @@ class Library:
 
     def refresh(self) -> None:
         """Looks into the folders now, whenever that was done last."""
-        with self._lock:
-            for kind in self._shelves:
-                self._shelf(kind, max_age_s=0)
+        for kind in self._shelves.copy():
+            self._shelf(kind, max_age_s=0)
 
     def close(self) -> None:
         if self._hasher is not None:
@@ -191,7 +195,7 @@ class Library:
         return file
 
     def _shelf(self, kind: RoomKind, max_age_s: float = RESCAN_S) -> _Shelf:
-        with self._lock:
+        with self._locks[kind]:
             old = self._shelves.get(kind)
             if old is not None and time.monotonic() - old.seen_at < max_age_s:
                 return old
@@ -199,12 +203,11 @@ class Library:
             if old is not None and found == old.found:
                 shelf = replace(old, seen_at=time.monotonic())
             else:
-                shelf = self._filled(kind, found)
-                self._num_changes += 1
+                shelf = self._filled(kind, found, version=old.version + 1 if old else 1)
             self._shelves[kind] = shelf
             return shelf
 
-    def _filled(self, kind: RoomKind, found: Sequence[FoundFile]) -> _Shelf:
+    def _filled(self, kind: RoomKind, found: Sequence[FoundFile], *, version: int) -> _Shelf:
         known = self._known(found)
         kept = [file for file in found if not _is_stray_picture(kind, file, known[file.path])]
         paths = NameTable([Named(item=file, path=file.name, alias=known[file.path].alias) for file in kept])
@@ -214,7 +217,7 @@ class Library:
         }
         names = NameTable([Named(item=file, path=file.location, alias=file.alias) for file in files.values()])
         checkpoints = {path: checkpoint_info(file) for path, file in files.items()} if kind == "checkpoint" else {}
-        return _Shelf(found, files, names, checkpoints, time.monotonic())
+        return _Shelf(found, files, names, checkpoints, time.monotonic(), version)
 
     def _known(self, found: Sequence[FoundFile]) -> dict[Path, Known]:
         """What each file holds; headers are read of new and changed files only."""
@@ -225,6 +228,9 @@ class Library:
             if old is None:
                 old = look_into(file.path)
                 news.append((file.stamp, old))
+                if len(news) == LEARN_AT_ONCE:
+                    self._index.learn(news)
+                    news = []
             known[file.path] = old
         self._index.learn(news)
         return known

@@ -137,8 +137,8 @@ def _described(
 
 def _is_preview(name: str, siblings: Mapping[str, object]) -> bool:
     """A picture beside a model of the same name is its preview, not an embedding."""
-    stem, suffix = Path(name).stem, Path(name).suffix
-    if suffix.lower() not in PICTURES:
+    stem, _, suffix = name.rpartition(".")
+    if f".{suffix.lower()}" not in PICTURES:
         return False
     if stem.endswith(".preview"):
         return True
