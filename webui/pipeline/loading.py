@@ -6,7 +6,7 @@ Nothing is ever fetched from a network.
 """
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
@@ -21,6 +21,9 @@ Prepare = Callable[[nn.Module], None]
 
 READERS = min(4, os.cpu_count() or 1)
 """Threads that read and convert: while one waits for the disk, another converts."""
+
+PORTION = 16
+"""Weights that a thread reads before it looks for more."""
 
 NAMED_WEIGHTS = 3
 """How many weights an error names."""
@@ -101,15 +104,18 @@ def _some(names: Iterable[str]) -> str:
 def _read(
     source: ComponentSource, shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype, device: torch.device
 ) -> dict[str, Tensor]:
-    def read(name: str) -> Tensor:
-        tensor = source.tensor(name).reshape(shapes[name])
+    def read(names: Sequence[str]) -> dict[str, Tensor]:
+        return {name: converted(source.tensor(name).reshape(shapes[name])) for name in names}
+
+    def converted(tensor: Tensor) -> Tensor:
         kept = dtype if tensor.is_floating_point() else tensor.dtype
         return tensor.to(device, kept, copy=True, memory_format=torch.contiguous_format)
 
     names = source.names()
     source.open()
+    portions = [names[start : start + PORTION] for start in range(0, len(names), PORTION)]
     with ThreadPoolExecutor(READERS) as pool:
-        return dict(zip(names, pool.map(read, names), strict=True))
+        return {name: tensor for part in pool.map(read, portions) for name, tensor in part.items()}
 
 
 def _restore_buffer(model: nn.Module, name: str, buffer: Tensor, device: torch.device) -> None:
