@@ -1,13 +1,16 @@
 """Which checkpoint is on the device. Used by the worker's thread only, so there is no lock."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from torch import nn
 
 from webui.errors import UnsupportedModel
 from webui.library.catalog import AUTOMATIC_VAE, OWN_VAE, CheckpointInfo, Library
+from webui.library.families import FAMILIES, AdapterBase
 from webui.pipeline import loading
 from webui.pipeline.allocator import give_back
 from webui.pipeline.component_source import ComponentSource
@@ -15,10 +18,16 @@ from webui.pipeline.components import Component, ComponentCache, default_budget_
 from webui.pipeline.device import Device, translated_memory_errors
 from webui.pipeline.model import Model, assemble, choose_layout, component_dtype
 from webui.pipeline.offload import Placement
-from webui.pipeline.sources import CheckpointSource, open_checkpoint, open_vae
+from webui.pipeline.sources import CheckpointSource, open_checkpoint, open_tiny_decoder, open_vae
 from webui.pipeline.weight_files import Stamp, stamp_of
 
 VAE_SUFFIXES = (".safetensors", ".pt", ".ckpt", ".bin")
+TINY_DECODERS: Mapping[AdapterBase, str] = MappingProxyType(
+    {"sd1": "taesd", "sd2": "taesd", "sdxl": "taesdxl", "sdxl-refiner": "taesdxl"}
+)
+"""Files in `models/vae_approx` that decode previews, by what the checkpoint's latents are."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,12 +74,13 @@ class PipelineManager:
         """
         info = self.library.find_checkpoint(name)
         vae_path = self._find_vae(info, vae)
-        identity = _Identity(info=info, vae=vae_path, stamps=_stamps(info.path, vae_path))
+        tiny_path = self._find_tiny_decoder(info)
+        identity = _Identity(info=info, vae=vae_path, stamps=_stamps(info.path, vae_path, tiny_path))
         hint = "Close other programs, or choose a smaller checkpoint."
         with translated_memory_errors(self.device, what=f"loading '{name}'", hint=hint):
             loaded = self._loaded.get(identity)
             if loaded is None:
-                loaded = self._loaded[identity] = self._load(info, vae_path)
+                loaded = self._loaded[identity] = self._load(info, vae_path, tiny_path)
             if loaded is not self._current:
                 self._use(loaded)
         return loaded.model
@@ -84,9 +94,11 @@ class PipelineManager:
         self.cache.clear()
         self.device.free_memory()
 
-    def _load(self, info: CheckpointInfo, vae_path: Path | None) -> _Loaded:
+    def _load(self, info: CheckpointInfo, vae_path: Path | None, tiny_path: Path | None) -> _Loaded:
         source = open_checkpoint(info)
         wanted = _wanted(source, vae_path)
+        if tiny_path is not None and (tiny_decoder := _tiny_decoder(tiny_path)):
+            wanted.setdefault("tiny_decoder", tiny_decoder)
         dtypes = {name: component_dtype(name, part.config, self.device) for name, part in wanted.items()}
         components: dict[str, Component] = {}
         for name, part in wanted.items():
@@ -151,6 +163,22 @@ class PipelineManager:
             beside = (info.path.with_name(f"{info.path.stem}.vae{suffix}") for suffix in VAE_SUFFIXES)
             return next((path for path in beside if path.is_file()), None)
         return self.library.find_vae(vae).path
+
+    def _find_tiny_decoder(self, info: CheckpointInfo) -> Path | None:
+        name = TINY_DECODERS.get(FAMILIES[info.family].adapter_base)
+        paths = (folder / "vae_approx" / f"{name}.safetensors" for folder in self.library.models_dirs if name)
+        return next((path for path in paths if path.is_file()), None)
+
+
+def _tiny_decoder(path: Path) -> ComponentSource | None:
+    """For previews alone, so a damaged one is left out."""
+    try:
+        source = open_tiny_decoder(path)
+        loading.checked_network(source)
+    except UnsupportedModel as error:
+        logger.warning("Previews do without the tiny decoder: %s", error)
+        return None
+    return source
 
 
 def _wanted(source: CheckpointSource, vae_path: Path | None) -> dict[str, ComponentSource]:

@@ -80,6 +80,14 @@ def open_vae(path: Path, family: str) -> ComponentSource:
     return source
 
 
+def open_tiny_decoder(path: Path) -> ComponentSource:
+    """TAESD as its maker publishes it: one file with diffusers' names and sizes. Raises UnsupportedModel."""
+    file = open_weights(path)
+    if "decoder.layers.0.weight" not in file.header.tensors:
+        raise UnsupportedModel(path, "it is no TAESD with diffusers' names")
+    return ComponentSource("tiny_decoder", path, {}, _diffusers_origins("tiny_decoder", {}, file, ""))
+
+
 FOLDER_COMPONENTS = (*COMPONENT_NAMES, "tiny_decoder")
 
 

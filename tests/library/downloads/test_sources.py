@@ -114,6 +114,15 @@ def test_of_a_diffusers_repository_only_what_is_used_is_fetched_in_the_wanted_pr
     assert not [file for file in full.files if ".fp16" in str(file.url)]
 
 
+def test_a_network_in_several_files_comes_with_its_index(server: ModelServer) -> None:
+    stem = "unet/diffusion_pytorch_model"
+    shards = {f"{stem}-0000{index}-of-00002.safetensors": WEIGHTS for index in (1, 2)}
+    others = {f"{stem}.safetensors.index.json": b"{}", "model_index.json": b"{}", f"{stem}.bin": WEIGHTS}
+    server.add_repository("ann/split", shards | others | {f"{stem}.safetensors.index.fp16.json": b"{}"})
+    paths = {file.path for file in of(server, hf("ann/split")).files}
+    assert paths == {*shards, f"{stem}.safetensors.index.json", "model_index.json"}
+
+
 def test_a_repository_whose_weights_are_pickles_is_refused_unless_they_are_allowed(server: ModelServer) -> None:
     files = {path: body for path, body in diffusers_repository().items() if not path.endswith(".safetensors")}
     server.add_repository("ann/old", {**files, "text_encoder/pytorch_model.bin": WEIGHTS})

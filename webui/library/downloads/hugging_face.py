@@ -99,12 +99,18 @@ def _folder_files(
         chosen |= {path: file for path, file in inside.items() if _SMALL_FILES.fullmatch(path.rpartition("/")[2])}
         weights = [file for path, file in inside.items() if _WEIGHTS.fullmatch(path.rpartition("/")[2])]
         if weights:
-            chosen |= _weights(source, part, weights, fp16, allow_pickle)
+            chosen |= _weights(source, listed, part, weights, fp16=fp16, allow_pickle=allow_pickle)
     return chosen
 
 
 def _weights(
-    source: HuggingFaceSource, part: str, files: Sequence[_Listed], fp16: bool, allow_pickle: bool
+    source: HuggingFaceSource,
+    listed: Mapping[str, _Listed],
+    part: str,
+    files: Sequence[_Listed],
+    *,
+    fp16: bool,
+    allow_pickle: bool,
 ) -> dict[str, _Listed]:
     """The weights of one part: safetensors before pickles, then the wanted precision before the other one."""
 
@@ -120,11 +126,16 @@ def _weights(
             hint="Look for a repository with .safetensors files, or allow pickles if you trust its author.",
         )
     whole = [file for file in chosen if "-of-" not in file.path]
-    if not whole:
-        raise InvalidRequest(
-            "source", f"The {part} of {source.repository} is split into {len(chosen)} files, which is not supported."
-        )
-    return {whole[0].path.replace(".fp16", ""): whole[0]}
+    if whole:
+        return {whole[0].path.replace(".fp16", ""): whole[0]}
+    return {file.path: file for file in (*chosen, *_indexes(listed, part, chosen[0]))}
+
+
+def _indexes(listed: Mapping[str, _Listed], part: str, shard: _Listed) -> list[_Listed]:
+    """The list of which weight is in which file of a split network, by whose names it goes: they stay as they are."""
+    suffix, precision = PurePosixPath(shard.path).suffix, ".fp16" if ".fp16" in shard.path else ""
+    pattern = re.compile(rf"{part}/[a-z_]+{re.escape(suffix)}\.index{re.escape(precision)}\.json")
+    return [file for path, file in listed.items() if pattern.fullmatch(path)]
 
 
 def _only_model(source: HuggingFaceSource, listed: Sequence[_Listed], allow_pickle: bool) -> _Listed:
