@@ -14,9 +14,11 @@ MAGNITUDES = ("dora_scale", "lora_magnitude_vector")
 ALWAYS_OPTIONAL = frozenset(("alpha", *BIAS_KEYS))
 """Some trainers write an alpha to modules that have no use for it."""
 
+SINGLE_NUMBERS = frozenset({"alpha", "scale", "on_input"})
+
 NUM_AXES: Mapping[str, tuple[int, ...]] = MappingProxyType(
     {
-        **dict.fromkeys(("alpha", "scale", "on_input"), (0, 1)),
+        **dict.fromkeys(SINGLE_NUMBERS, (0, 1)),
         **dict.fromkeys(("lora_up", "lora_down", "a1", "a2", "b1", "b2", "lokr_w2"), (2, 4)),
         **dict.fromkeys(("lora_mid", "hada_t1", "hada_t2", "lokr_t2"), (4,)),
         **dict.fromkeys(("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "oft_R"), (2,)),

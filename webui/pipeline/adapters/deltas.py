@@ -19,6 +19,7 @@ from webui.pipeline.adapters.adapter_types import (
     LOW_RANK_TYPES,
     MAGNITUDES,
     NUM_AXES,
+    SINGLE_NUMBERS,
     WITHOUT_KERNEL,
     adapter_type,
 )
@@ -44,7 +45,7 @@ def problem_of_group(group: AdapterGroup) -> str:
     if row is None:
         return _why_no_type(set(group.shapes))
     for name, shape in group.shapes.items():
-        if len(shape) not in NUM_AXES[name] or 0 in shape:
+        if len(shape) not in NUM_AXES[name] or 0 in shape or (name in SINGLE_NUMBERS and math.prod(shape) != 1):
             return f"{name} has the shape {list(shape)}"
         if math.prod(shape[2:]) > 1 and (
             name in WITHOUT_KERNEL or (name == "lora_down" and "lora_mid" in group.shapes)

@@ -208,9 +208,10 @@ def _glora_parts(group: AdapterGroup) -> tuple[str, str, str, str]:
 
 def glora_extent(group: AdapterGroup, weight: Shape) -> tuple[int, int]:
     a_up, _, b_up, b_down = (group.shapes[name] for name in _glora_parts(group))
-    if len(weight) > 1 and a_up[0] != weight[1]:
-        return b_up[0], a_up[0] * math.prod(weight[2:])
-    return b_up[0], math.prod(b_down[1:])
+    inputs = math.prod(b_down[1:])
+    if a_up[0] * math.prod(weight[2:]) != inputs:
+        raise BadFactors(f"it is for {a_up[0]} and {inputs} inputs of a weight, this one is {list(weight)}")
+    return b_up[0], inputs
 
 
 def glora_delta(group: AdapterGroup, weight: Tensor) -> Tensor:
