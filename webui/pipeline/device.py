@@ -1,9 +1,11 @@
 """Where models run, in which precision and memory layout: measured on this machine, not guessed from its flags."""
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 import torch
@@ -13,6 +15,8 @@ from webui.errors import InvalidRequest, OutOfDeviceMemory
 
 BF16_MUST_WIN_BY = 1.3
 """bf16 has to be this much faster than fp32 on a processor to be worth its rounding."""
+
+CONTAINER = Path("/sys/fs/cgroup")
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -43,7 +47,7 @@ class Device:
                 return int(torch.cuda.mem_get_info()[0]) + cached
             case "mps":
                 return torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
-        return int(psutil.virtual_memory().available)
+        return min(int(psutil.virtual_memory().available), container_free_bytes(CONTAINER))
 
     def free_memory(self) -> None:
         """Gives cached blocks back to the device."""
@@ -51,6 +55,17 @@ class Device:
             torch.cuda.empty_cache()
         elif self.torch_device.type == "mps":
             torch.mps.empty_cache()
+
+
+def container_free_bytes(folder: Path) -> int:
+    """What a container's limit leaves, cached files aside; `folder` is its control group (version 2). Without a limit,
+    more than any machine has."""
+    try:
+        limit, used = (folder / "memory.max").read_text().strip(), int((folder / "memory.current").read_text())
+        details = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+    except OSError:
+        return sys.maxsize
+    return int(limit) - used + int(details["inactive_file"]) if limit.isdigit() else sys.maxsize
 
 
 def choose_device(device: str, dtype: str) -> Device:
