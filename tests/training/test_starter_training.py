@@ -56,7 +56,7 @@ def _train_vae(checkpoint: Path, *, interrupt: bool = False) -> None:
     torch.manual_seed(0)
     crops = Crops(synthetic_sprites(), [], load_photos(("astronaut",)), seed=1)
     report = _interrupt if interrupt else _ignore
-    train_vae(build_vae(TINY), crops, PLAN, ranks=ALONE, checkpoint=checkpoint, on_checkpoint=report)
+    train_vae(build_vae(TINY), crops, PLAN, num_crops=4, ranks=ALONE, checkpoint=checkpoint, on_checkpoint=report)
 
 
 def _tensors(value: object, prefix: str = "") -> Mapping[str, Tensor]:

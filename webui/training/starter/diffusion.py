@@ -95,8 +95,9 @@ def train_denoiser(
         penultimate = torch.from_numpy(rng.random(count) < PENULTIMATE_SHARE).to(ranks.device)
         timesteps = _spread_timesteps(count, rng).to(ranks.device)
         noise = torch.randn(clean.shape, generator=generator_for(seed, step, ranks.index, torch.device("cpu")))
-        context = denoiser.encode_text(token_ids, penultimate)
-        return _v_loss(denoiser, clean, noise.to(ranks.device), timesteps, context, signal)
+        with ranks.autocast():
+            context = denoiser.encode_text(token_ids, penultimate)
+            return _v_loss(denoiser, clean, noise.to(ranks.device), timesteps, context, signal)
 
     denoiser.to(ranks.device)
     denoiser.unet.to(memory_format=torch.channels_last)
@@ -113,7 +114,7 @@ def _v_loss(
     alpha = signal[timesteps].sqrt()[:, None, None, None]
     sigma = (1 - signal[timesteps]).sqrt()[:, None, None, None]
     noisy = (alpha * clean + sigma * noise).contiguous(memory_format=torch.channels_last)
-    return functional.mse_loss(denoiser(noisy, timesteps, context), alpha * noise - sigma * clean)
+    return functional.mse_loss(denoiser(noisy, timesteps, context).float(), alpha * noise - sigma * clean)
 
 
 def _choose_size(pool: Mapping[tuple[int, int], LatentSet], rng: np.random.Generator) -> LatentSet:

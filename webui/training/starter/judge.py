@@ -18,6 +18,7 @@ from torch.nn import functional
 from webui.training.starter.backgrounds import Pixels
 from webui.training.starter.compose import Choices, Layout, Sprites, render, sample_layout
 from webui.training.starter.concepts import CONCEPTS
+from webui.training.starter.feed import Feed
 from webui.training.starter.loop import Plan, train
 from webui.training.starter.muon import muon_for
 from webui.training.starter.networks import NATIVE_SIZE
@@ -79,12 +80,17 @@ def train_judge(
     """Train to the end of `plan`; returns the averaged weights."""
     choices = Choices.of(sprites)
 
-    def loss_of(step: int) -> Tensor:
+    def batch_of(step: int) -> tuple[Tensor, Tensor, Tensor]:
         rng = np.random.default_rng([TRAINING_SEED, step, ranks.index])
         layouts = [clean_layout(rng, choices) for _ in range(PICTURES_PER_STEP // ranks.count)]
         pictures = np.stack([_shrink(_maybe_blurred(render(layout, sprites, *_CANVAS), rng)) for layout in layouts])
-        concepts, styles = judge(to_tensor(pictures).to(ranks.device))
-        named, style = (target.to(ranks.device) for target in _targets(layouts))
+        return to_tensor(pictures), *_targets(layouts)
+
+    feed = Feed(batch_of, last=plan.num_steps, num_workers=ranks.num_workers)
+
+    def loss_of(step: int) -> Tensor:
+        pixels, named, style = (tensor.to(ranks.device) for tensor in feed(step))
+        concepts, styles = judge(pixels)
         return functional.cross_entropy(concepts, named) + 0.5 * functional.cross_entropy(styles, style)
 
     judge.to(ranks.device)
@@ -97,7 +103,8 @@ def train_judge(
 @torch.no_grad()
 def judge_pictures(judge: Judge, pictures: Pixels) -> list[Verdict]:
     """One verdict per picture, uint8 (B, H, W, 3)."""
-    concepts, styles = judge(to_tensor(np.stack([_shrink(picture) for picture in pictures])))
+    device = judge.conv_in.weight.device
+    concepts, styles = judge(to_tensor(np.stack([_shrink(picture) for picture in pictures])).to(device))
     best = concepts.topk(2, dim=1).indices.tolist()
     return [
         Verdict((CONCEPT_NAMES[first], CONCEPT_NAMES[second]), STYLES[style])

@@ -14,6 +14,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
+from webui.training.starter.backgrounds import Pixels
 from webui.training.starter.captions import caption
 from webui.training.starter.compose import Choices, Sprites, render, sample_layout
 from webui.training.starter.networks import NATIVE_SIZE
@@ -67,33 +68,33 @@ def pool_shards(num_native: int) -> tuple[Shard, ...]:
     return (*native, *others)
 
 
-def encode_shard(
-    shard: Shard,
-    folder: Path,
-    *,
-    sprites: Sprites,
-    vae: AutoencoderKL,
-    tokenize: Callable[[list[str]], TokenIds],
-    seed: int,
-) -> None:
-    """Compose, word and encode one shard, unless it is there."""
-    path = shard.path(folder)
-    if path.exists():
-        return
+@dataclass(frozen=True, slots=True)
+class Composed:
+    """The pictures of one shard, uint8 (1024, height, width, 3), and their tokenised captions (1024, captions, 77)."""
+
+    pictures: Pixels
+    token_ids: TokenIds
+
+
+def compose_shard(shard: Shard, sprites: Sprites, *, tokenize: Callable[[list[str]], TokenIds], seed: int) -> Composed:
+    """Draw and word one shard; the same seed gives the same."""
     choices = Choices.of(sprites)
-    latents, captions = [], []
-    for start in range(0, SHARD_SIZE, ENCODE_BATCH):
-        pictures = []
-        for row in range(start, start + ENCODE_BATCH):
-            rng = np.random.default_rng([seed, 7, shard.index, row])
-            layout = sample_layout(rng, choices)
-            pictures.append(render(layout, sprites, shard.width, shard.height))
-            captions += [caption(layout, rng) for _ in range(CAPTIONS_PER_PICTURE)]
-        latents.append(_encode(vae, to_tensor(np.stack(pictures))))
-    token_ids = tokenize(captions).reshape(SHARD_SIZE, CAPTIONS_PER_PICTURE, -1)
-    folder.mkdir(parents=True, exist_ok=True)
+    pictures, captions = [], []
+    for row in range(SHARD_SIZE):
+        rng = np.random.default_rng([seed, 7, shard.index, row])
+        layout = sample_layout(rng, choices)
+        pictures.append(render(layout, sprites, shard.width, shard.height))
+        captions += [caption(layout, rng) for _ in range(CAPTIONS_PER_PICTURE)]
+    return Composed(np.stack(pictures), tokenize(captions).reshape(SHARD_SIZE, CAPTIONS_PER_PICTURE, -1))
+
+
+def encode_shard(path: Path, composed: Composed, vae: AutoencoderKL) -> None:
+    """Encode one shard and save it; a kill at any moment leaves no half of it."""
+    batches = range(0, len(composed.pictures), ENCODE_BATCH)
+    latents = [_encode(vae, to_tensor(composed.pictures[start : start + ENCODE_BATCH])) for start in batches]
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}.partial.npz")
-    np.savez(partial, latents=np.concatenate(latents), token_ids=token_ids)
+    np.savez(partial, latents=np.concatenate(latents), token_ids=composed.token_ids)
     partial.replace(path)
 
 

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -41,6 +42,15 @@ class Ranks:
     def is_first(self) -> bool:
         """Whether this process writes the files."""
         return self.index == 0
+
+    @property
+    def num_workers(self) -> int:
+        """Processes that prepare batches: all the cores beside a GPU, none where the cores do the training."""
+        return max(1, (os.cpu_count() or 2) - 1) if self.device.type == "cuda" else 0
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """bfloat16 where it is faster: on a GPU. On a CPU, 32-bit training took two thirds of the time."""
+        return torch.autocast("cuda", torch.bfloat16) if self.device.type == "cuda" else nullcontext()
 
     def average(self, tensor: Tensor) -> None:
         """Replace `tensor` by its mean over all processes."""

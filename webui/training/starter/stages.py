@@ -4,7 +4,7 @@ import argparse
 import copy
 import json
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,60 +17,24 @@ from webui.training.starter import vae as vae_stage
 from webui.training.starter.diffusion import Denoiser, train_denoiser
 from webui.training.starter.evaluate import Exported, evaluate, photo_psnr, write_sheet
 from webui.training.starter.export import GUIDANCE_SCALE, SIZE_BUDGET_BYTES, export, load_exported_vae, size_bytes
+from webui.training.starter.feed import Feed
 from webui.training.starter.judge import Judge, measure_judge, train_judge
-from webui.training.starter.latents import Affine, encode_shard, load_pool, measure_affine, pool_shards
+from webui.training.starter.latents import Affine, compose_shard, encode_shard, load_pool, pool_shards
 from webui.training.starter.loop import Plan
-from webui.training.starter.networks import Sizes, build_text_encoder, build_unet, build_vae
+from webui.training.starter.networks import Sizes, build_vae
 from webui.training.starter.prompts import watched_prompts
 from webui.training.starter.ranks import Ranks, join, launch
 from webui.training.starter.sampling import sample
+from webui.training.starter.sharpen import train_sharpening, with_sharpened_decoder
 from webui.training.starter.sprites import Packages, load_other_sprites, load_sprites
 from webui.training.starter.tokenizer import encode, load_tokenizer, training_lines, write_tokenizer
+from webui.training.starter.workdir import WorkDir, build_denoiser
 
-STAGES = ("vae", "encode", "unet", "export", "judge", "evaluate")
-TRAINED_STAGES = ("vae", "encode", "unet", "judge")
+STAGES = ("vae", "sharpen", "encode", "unet", "export", "judge", "evaluate")
+TRAINED_STAGES = ("vae", "sharpen", "encode", "unet", "judge")
 NUM_HELD_OUT = 48  # pictures the autoencoder is measured with
 NUM_JUDGED = 1000
 OTHER_ICONS_EVERY = 8
-
-
-@dataclass(frozen=True, slots=True)
-class WorkDir:
-    """Where each stage leaves its results."""
-
-    root: Path
-
-    @property
-    def packages(self) -> Path:
-        return self.root / "packages"
-
-    @property
-    def vae_state(self) -> Path:
-        return self.root / "vae.pt"
-
-    @property
-    def unet_state(self) -> Path:
-        return self.root / "unet.pt"
-
-    @property
-    def judge_state(self) -> Path:
-        return self.root / "judge.pt"
-
-    @property
-    def latents(self) -> Path:
-        return self.root / "latents"
-
-    @property
-    def tokenizer(self) -> Path:
-        return self.root / "tokenizer"
-
-    @property
-    def pid_file(self) -> Path:
-        return self.root / "pids"
-
-    @property
-    def meeting(self) -> Path:
-        return self.root / "pids.meeting"
 
 
 def main(arguments: list[str]) -> int:
@@ -89,7 +53,9 @@ def main(arguments: list[str]) -> int:
     if options.rank is None:
         return launch(arguments, num_processes=_num_processes(), pid_file=work.pid_file)
     torch.manual_seed(options.seed)
-    run = {"vae": _run_vae, "encode": _run_encode, "unet": _run_unet, "judge": _run_judge}[options.stage]
+    run = {"vae": _run_vae, "sharpen": _run_sharpen, "encode": _run_encode, "unet": _run_unet, "judge": _run_judge}[
+        options.stage
+    ]
     run(work, options, join(options.rank, _num_processes(), work.meeting))
     return 0
 
@@ -100,6 +66,62 @@ def _num_processes() -> int:
 
 def _run_vae(work: WorkDir, options: argparse.Namespace, ranks: Ranks) -> None:
     """Train the autoencoder and report its quality on held-out pictures at each save."""
+    crops, measure = _vae_data(work, options)
+
+    def report(averaged: nn.Module, step: int) -> None:
+        assert isinstance(averaged, AutoencoderKL)
+        measure(averaged, f"vae step {step}")
+
+    plan = Plan(
+        num_steps=options.vae_steps,
+        learning_rate=options.vae_rate,
+        warmup_steps=30,
+        cooldown_steps=round(options.vae_steps * 0.35),
+        ema_decay=0.99,
+        checkpoint_every_s=options.checkpoint_every_s,
+    )
+    vae_stage.train_vae(
+        load_exported_vae(options.start_from) if options.start_from else build_vae(Sizes()),
+        crops,
+        plan,
+        num_crops=options.vae_crops,
+        ranks=ranks,
+        checkpoint=work.vae_state,
+        on_checkpoint=report,
+    )
+
+
+def _run_sharpen(work: WorkDir, options: argparse.Namespace, ranks: Ranks) -> None:
+    """Train the decoder on against a critic, with the same report as the autoencoder's."""
+    crops, measure = _vae_data(work, options)
+
+    def report(averaged: nn.Module, step: int) -> None:
+        vae = with_sharpened_decoder(work.plain_vae(), averaged.state_dict()).to(ranks.device)
+        measure(vae, f"sharpening step {step}")
+
+    plan = Plan(
+        num_steps=options.sharpen_steps,
+        learning_rate=options.sharpen_rate,
+        warmup_steps=30,
+        cooldown_steps=options.sharpen_steps // 2,
+        ema_decay=0.99,
+        checkpoint_every_s=options.checkpoint_every_s,
+    )
+    train_sharpening(
+        work.plain_vae(),
+        crops,
+        plan,
+        num_crops=options.vae_crops,
+        ranks=ranks,
+        checkpoint=work.decoder_state,
+        on_checkpoint=report,
+    )
+
+
+def _vae_data(
+    work: WorkDir, options: argparse.Namespace
+) -> tuple[vae_stage.Crops, Callable[[AutoencoderKL, str], None]]:
+    """The crops to learn from, and what measures an autoencoder on pictures kept back and shows them."""
     packages = Packages.fetch(work.packages)
     sprites = load_sprites(packages)
     other, unseen = load_other_sprites(packages, keep_every=OTHER_ICONS_EVERY)
@@ -110,52 +132,43 @@ def _run_vae(work: WorkDir, options: argparse.Namespace, ranks: Ranks) -> None:
         "photos": vae_stage.photo_pictures(16),
     }
 
-    def report(averaged: nn.Module, step: int) -> None:
-        assert isinstance(averaged, AutoencoderKL)
-        back = {name: vae_stage.reconstruct(averaged, pictures) for name, pictures in held_out.items()}
+    def measure(vae: AutoencoderKL, label: str) -> None:
+        back = {name: vae_stage.reconstruct(vae, pictures) for name, pictures in held_out.items()}
         rows = [pictures[:12] for name in held_out for pictures in (held_out[name], back[name])]
         write_sheet(np.concatenate(rows), work.root / "vae.png", 12)
         figures = [f"{name} {vae_stage.mean_psnr(held_out[name], back[name]):.2f} dB" for name in held_out]
-        print(f"{time.strftime('%H:%M:%S')} vae step {step}: {', '.join(figures)}", flush=True)
+        print(f"{time.strftime('%H:%M:%S')} {label}: {', '.join(figures)}", flush=True)
 
-    plan = Plan(
-        num_steps=options.vae_steps,
-        learning_rate=options.vae_rate,
-        warmup_steps=30,
-        cooldown_steps=round(options.vae_steps * 0.35),
-        ema_decay=0.99,
-        checkpoint_every_s=options.checkpoint_every_s,
-    )
-    vae = load_exported_vae(options.start_from) if options.start_from else build_vae(Sizes())
-    vae_stage.train_vae(vae, crops, plan, ranks=ranks, checkpoint=work.vae_state, on_checkpoint=report)
+    return crops, measure
 
 
 def _run_encode(work: WorkDir, options: argparse.Namespace, ranks: Ranks) -> None:
     """Fill the pool; the ranks share the shards."""
     sprites = load_sprites(Packages.fetch(work.packages))
-    vae = _load_vae(work).to(ranks.device, memory_format=torch.channels_last)
+    vae = work.vae().to(ranks.device, memory_format=torch.channels_last)
     tokenizer = load_tokenizer(work.tokenizer)
-    for position, shard in enumerate(pool_shards(options.num_shards)):
-        if position % ranks.count == ranks.index:
-            encode_shard(
-                shard,
-                work.latents,
-                sprites=sprites,
-                vae=vae,
-                tokenize=lambda captions: encode(tokenizer, captions),
-                seed=options.seed,
-            )
-            print(f"{time.strftime('%H:%M:%S')} {shard.path(work.latents).name}", flush=True)
+    mine = pool_shards(options.num_shards)[ranks.index :: ranks.count]
+    missing = [shard for shard in mine if not shard.path(work.latents).exists()]
+    feed = Feed(
+        lambda position: compose_shard(
+            missing[position], sprites, tokenize=lambda captions: encode(tokenizer, captions), seed=options.seed
+        ),
+        last=len(missing),
+        num_workers=ranks.num_workers,
+    )
+    for position, shard in enumerate(missing):
+        encode_shard(shard.path(work.latents), feed(position), vae)
+        print(f"{time.strftime('%H:%M:%S')} {shard.path(work.latents).name}", flush=True)
 
 
 def _run_unet(work: WorkDir, options: argparse.Namespace, ranks: Ranks) -> None:
     """Train the U-Net and the text encoder; at each save draw a contact sheet and refresh the export."""
     tokenizer = load_tokenizer(work.tokenizer)
     shards = pool_shards(options.num_shards)
-    affine = _affine(work)
+    affine = work.affine()
     pool = load_pool(work.latents, shards, affine)
     empty_ids = encode(tokenizer, [""])[0]
-    vae = _load_vae(work)
+    vae = work.vae()
     exported_at = -float("inf")
 
     def report(averaged: nn.Module, step: int) -> None:
@@ -175,7 +188,7 @@ def _run_unet(work: WorkDir, options: argparse.Namespace, ranks: Ranks) -> None:
         checkpoint_every_s=options.checkpoint_every_s,
     )
     train_denoiser(
-        _build_denoiser(tokenizer),
+        build_denoiser(tokenizer),
         pool,
         empty_ids,
         plan,
@@ -189,7 +202,7 @@ def _run_unet(work: WorkDir, options: argparse.Namespace, ranks: Ranks) -> None:
 
 def _export(work: WorkDir, options: argparse.Namespace) -> int:
     """Write the averaged weights of the last save to `--export-dir`."""
-    denoiser = _build_denoiser(load_tokenizer(work.tokenizer))
+    denoiser = build_denoiser(load_tokenizer(work.tokenizer))
     step = 0
     if work.unet_state.exists():
         state = torch.load(work.unet_state, map_location="cpu", weights_only=True)
@@ -204,8 +217,8 @@ def _write_export(work: WorkDir, options: argparse.Namespace, denoiser: Denoiser
         export(
             folder,
             denoiser=denoiser,
-            vae=_load_vae(work),
-            affine=_affine(work),
+            vae=work.vae(),
+            affine=work.affine(),
             tokenizer=load_tokenizer(work.tokenizer),
             tokenizer_files=work.tokenizer,
             sprites=load_sprites(Packages.fetch(work.packages)),
@@ -264,27 +277,6 @@ def _draw(
     write_sheet(pictures, work.root / f"sheet-{step:06}.png")
 
 
-def _load_vae(work: WorkDir) -> AutoencoderKL:
-    vae = build_vae(Sizes())
-    vae.load_state_dict(torch.load(work.vae_state, map_location="cpu", weights_only=True)["averaged"])
-    return vae
-
-
-def _affine(work: WorkDir) -> Affine:
-    return measure_affine(pool_shards(1)[0].path(work.latents))
-
-
-def _build_denoiser(tokenizer: CLIPTokenizer) -> Denoiser:
-    sizes = Sizes()
-    text_encoder = build_text_encoder(
-        sizes,
-        vocab_size=len(tokenizer),
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    )
-    return Denoiser(build_unet(sizes), text_encoder)
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m webui.training.starter", description=__doc__)
     parser.add_argument("stage", nargs="?", default="all", choices=("all", *STAGES))
@@ -295,6 +287,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--start-from", type=Path, help="an exported model whose autoencoder is trained on")
     parser.add_argument("--vae-steps", type=int, default=2000, help="35 %% of them with a falling learning rate")
     parser.add_argument("--vae-rate", type=float, default=3e-3)
+    parser.add_argument("--vae-crops", type=int, default=16, help="crops of 64 px per step over all processes")
+    parser.add_argument("--sharpen-steps", type=int, default=1000)
+    parser.add_argument("--sharpen-rate", type=float, default=5e-4)
     parser.add_argument("--num-shards", type=int, default=16, help="of 1024 pictures of the native size")
     parser.add_argument("--unet-steps", type=int, default=2400)
     parser.add_argument("--unet-cooldown-steps", type=int, default=600, help="last steps, with a falling learning rate")

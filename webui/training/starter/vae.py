@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from webui.training.starter.backgrounds import Pixels
 from webui.training.starter.compose import Choices, Sprites, render, sample_layout
+from webui.training.starter.feed import Feed
 from webui.training.starter.loop import Plan, train
 from webui.training.starter.muon import muon_for
 from webui.training.starter.networks import NATIVE_SIZE
@@ -30,7 +31,6 @@ PHOTO_SHARE = 0.12
 OTHER_ICON_SHARE = 0.38
 CANVAS_SIZES = (NATIVE_SIZE, NATIVE_SIZE, NATIVE_SIZE, 192, 256)
 CROP_SIZE = 64
-CROPS_PER_STEP = 16
 FULL_SIZE_SHARE = 0.2  # the last steps see crops of the native size
 KL_WEIGHT = 6e-4
 VALIDATION_SEED = 900_000
@@ -98,23 +98,29 @@ def train_vae(
     crops: Crops,
     plan: Plan,
     *,
+    num_crops: int,
     ranks: Ranks,
     checkpoint: Path,
     on_checkpoint: Callable[[nn.Module, int], None],
 ) -> AutoencoderKL:
-    """Train to the end of `plan`; returns the averaged weights."""
+    """Train to the end of `plan` with `num_crops` of 64 px a step over all ranks; returns the averaged weights."""
     full_size_from = round(plan.num_steps * (1 - FULL_SIZE_SHARE))
 
+    def crops_of(step: int) -> Tensor:
+        size = NATIVE_SIZE if step >= full_size_from else CROP_SIZE
+        count = num_crops * CROP_SIZE**2 // size**2
+        return crops.batch(step, ranks.index, max(1, count // ranks.count), size)
+
+    feed = Feed(crops_of, last=plan.num_steps, num_workers=ranks.num_workers)
+
     def loss_of(step: int) -> Tensor:
-        full_size = step >= full_size_from
-        size = NATIVE_SIZE if full_size else CROP_SIZE
-        count = CROPS_PER_STEP * CROP_SIZE**2 // size**2
-        pixels = crops.batch(step, ranks.index, max(1, count // ranks.count), size).to(ranks.device)
-        posterior = vae.encode(pixels.contiguous(memory_format=torch.channels_last)).latent_dist
-        noise = torch.randn(posterior.mean.shape, generator=torch.Generator().manual_seed(step * 64 + ranks.index))
-        output = vae.decode(posterior.mean + posterior.std * noise.to(ranks.device)).sample
-        kl: Tensor = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).mean()
-        return reconstruction_loss(output, pixels) + KL_WEIGHT * kl
+        pixels = feed(step).to(ranks.device, memory_format=torch.channels_last)
+        with ranks.autocast():
+            posterior = vae.encode(pixels).latent_dist
+            noise = torch.randn(posterior.mean.shape, generator=torch.Generator().manual_seed(step * 64 + ranks.index))
+            output = vae.decode(posterior.mean + posterior.std * noise.to(ranks.device)).sample
+        kl: Tensor = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).float().mean()
+        return reconstruction_loss(output.float(), pixels) + KL_WEIGHT * kl
 
     vae.to(ranks.device, memory_format=torch.channels_last)
     optimizer = muon_for(

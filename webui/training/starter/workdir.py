@@ -1,0 +1,85 @@
+"""The files of a training run: packages, states, latents, and the networks built from them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+from transformers import CLIPTokenizer
+
+from webui.training.starter.diffusion import Denoiser
+from webui.training.starter.latents import Affine, measure_affine, pool_shards
+from webui.training.starter.networks import Sizes, build_text_encoder, build_unet, build_vae
+from webui.training.starter.sharpen import with_sharpened_decoder
+
+
+@dataclass(frozen=True, slots=True)
+class WorkDir:
+    """Where each stage leaves its results, and the networks as they are there."""
+
+    root: Path
+
+    @property
+    def packages(self) -> Path:
+        return self.root / "packages"
+
+    @property
+    def vae_state(self) -> Path:
+        return self.root / "vae.pt"
+
+    @property
+    def unet_state(self) -> Path:
+        return self.root / "unet.pt"
+
+    @property
+    def decoder_state(self) -> Path:
+        return self.root / "decoder.pt"
+
+    @property
+    def judge_state(self) -> Path:
+        return self.root / "judge.pt"
+
+    @property
+    def latents(self) -> Path:
+        return self.root / "latents"
+
+    @property
+    def tokenizer(self) -> Path:
+        return self.root / "tokenizer"
+
+    @property
+    def pid_file(self) -> Path:
+        return self.root / "pids"
+
+    @property
+    def meeting(self) -> Path:
+        return self.root / "pids.meeting"
+
+    def plain_vae(self) -> AutoencoderKL:
+        """The autoencoder of the first stage."""
+        vae = build_vae(Sizes())
+        vae.load_state_dict(torch.load(self.vae_state, map_location="cpu", weights_only=True)["averaged"])
+        return vae
+
+    def vae(self) -> AutoencoderKL:
+        """The same with the sharpened decoder, if there is one."""
+        if not self.decoder_state.exists():
+            return self.plain_vae()
+        state = torch.load(self.decoder_state, map_location="cpu", weights_only=True)["averaged"]
+        return with_sharpened_decoder(self.plain_vae(), state)
+
+    def affine(self) -> Affine:
+        """What gives the raw latents of the first shard unit variance."""
+        return measure_affine(pool_shards(1)[0].path(self.latents))
+
+
+def build_denoiser(tokenizer: CLIPTokenizer) -> Denoiser:
+    """The shipped model's U-Net and text encoder with random weights."""
+    sizes = Sizes()
+    text_encoder = build_text_encoder(
+        sizes,
+        vocab_size=len(tokenizer),
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    return Denoiser(build_unet(sizes), text_encoder)
