@@ -155,6 +155,12 @@ def test_an_endless_list_is_cut_off(server: ModelServer, monkeypatch: pytest.Mon
         private_client().json(_at(server, "/list"))
 
 
+@pytest.mark.parametrize("body", [b"", b"<html>", b"[" * 200_000, b"\xff\xfe"])
+def test_what_is_no_json_is_none(server: ModelServer, body: bytes) -> None:
+    server.add("/list", body)
+    assert private_client().json(_at(server, "/list"))[2] is None
+
+
 def test_a_server_that_is_silent_is_left_as_soon_as_nobody_wants_the_file(server: ModelServer) -> None:
     """The check raises while the read waits."""
     gate = threading.Event()

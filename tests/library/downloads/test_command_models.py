@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -91,7 +90,7 @@ def test_a_killed_get_goes_on_where_it_was(repository: ModelServer, tmp_path: Pa
     with subprocess.Popen(command, stderr=subprocess.DEVNULL, env=dict(os.environ)) as process:
         while sum(path.stat().st_size for path in parts.glob("*.part")) < len(LORA) // 4:
             assert process.poll() is None
-        process.send_signal(signal.SIGKILL)
+        process.kill()
     cdn.gate.set()
     cdn.gate = None
     repository.seen.clear()

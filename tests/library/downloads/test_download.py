@@ -18,8 +18,9 @@ from webui.library.downloads import download as download_module
 from webui.library.downloads.addresses import parse_url
 from webui.library.downloads.client import Access
 from webui.library.downloads.download import DownloadRequest, Downloads
-from webui.library.downloads.events import DownloadFound, DownloadProgress, ModelSaved
+from webui.library.downloads.events import DownloadFound, DownloadProgress
 from webui.library.downloads.sources import Sites
+from webui.library.events import ModelSaved
 
 LORA = lora()
 EMBEDDING = save({"emb_params": np.zeros((4, 768), np.float32)})

@@ -13,7 +13,8 @@ from webui.app import build_download_worker
 from webui.errors import InvalidRequest
 from webui.jobs.queue import JobState
 from webui.library.downloads.download import DownloadRequest
-from webui.library.downloads.events import DownloadProgress, ModelSaved
+from webui.library.downloads.events import DownloadProgress
+from webui.library.events import ModelSaved
 from webui.services import Services
 from webui.settings import load_settings
 

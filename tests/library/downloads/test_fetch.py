@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -178,6 +177,13 @@ def test_a_server_that_stays_busy_is_given_up(server: ModelServer, part: Path) -
     assert len(server.asked("/x")) == fetch_module.MAX_FAILURES
 
 
+def test_a_server_that_never_answers_is_given_up_soon(server: ModelServer, part: Path) -> None:
+    server.add("/x", BODY, faults=["reset"] * 100)
+    with pytest.raises(NetworkError, match=r"connection to 127\.0\.0\.1 failed"):
+        get(server, part)
+    assert len(server.asked("/x")) == fetch_module.MAX_UNANSWERED
+
+
 def test_a_full_disk_is_told_before_the_first_byte(
     server: ModelServer, part: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -251,7 +257,7 @@ def test_a_killed_process_loses_at_most_its_buffer(server: ModelServer, part: Pa
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "half\n"
-        process.send_signal(signal.SIGKILL)
+        process.kill()
     gate.set()
     server.files["/x"].gate = None
     there = part.stat().st_size

@@ -132,7 +132,7 @@ class Client:
                 raise NetworkError(f"The answer of {url.host} is larger than {MAX_JSON_BYTES >> 20} MiB.")
             try:
                 return answer.status, answer.headers, json.loads(text)
-            except ValueError:
+            except (ValueError, RecursionError):
                 return answer.status, answer.headers, None
 
     @contextlib.contextmanager

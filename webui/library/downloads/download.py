@@ -15,7 +15,7 @@ from webui.errors import UnsupportedModel
 from webui.jobs.events import JobEvent
 from webui.library.downloads import civitai, hugging_face, placing
 from webui.library.downloads.client import Access, Client
-from webui.library.downloads.events import DownloadFound, DownloadProgress, ModelSaved
+from webui.library.downloads.events import DownloadFound, DownloadProgress
 from webui.library.downloads.fetch import Fetched, Watch, fetch, is_being_fetched
 from webui.library.downloads.plan import Plan, RemoteFile, refuse_pickles
 from webui.library.downloads.sources import (
@@ -26,6 +26,7 @@ from webui.library.downloads.sources import (
     UrlSource,
     parse_source,
 )
+from webui.library.events import ModelSaved
 from webui.library.header import read_header
 from webui.library.identify import ModelFacts, identify
 from webui.library.old_files import read_old_header

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from webui.jobs.events import JobEvent
+from webui.library.events import ModelSaved
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,18 +25,6 @@ class DownloadProgress(JobEvent):
     total: int | None
     bytes_per_s: float
     seconds_left: float | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelSaved(JobEvent):
-    """The model is at `path`. `already_there`: and was, before this download. `sha256` is "" for a folder."""
-
-    path: str
-    kind: str
-    family: str
-    size: int
-    sha256: str
-    already_there: bool
 
 
 DOWNLOAD_EVENTS: tuple[type[JobEvent], ...] = (DownloadFound, DownloadProgress, ModelSaved)

@@ -32,6 +32,8 @@ READ_BYTES = 2**20
 STEADY_BYTES = 2**20
 """A connection that brought so much before it broke counts as a good one."""
 MAX_FAILURES = 6
+MAX_UNANSWERED = 3
+"""As `MAX_FAILURES`, for a server that has never answered: the name may be wrong, or the network gone."""
 MAX_RETRY_AFTER_S = 300.0
 BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 
@@ -121,6 +123,7 @@ class _Transfer:
         self.digest = hashlib.sha256()
         self.done = 0
         self.seen = False
+        self.answered = False
         state = _read_state(part)
         self.sha256: str = file.sha256 or state.get("sha256", "")
         self.total: int | None = file.size if file.size is not None else state.get("total")
@@ -148,7 +151,7 @@ class _Transfer:
                 self._attempt()
             except NetworkError as error:
                 failures = 1 if self.done - before >= STEADY_BYTES else failures + 1
-                if failures >= MAX_FAILURES:
+                if failures >= (MAX_FAILURES if self.answered else MAX_UNANSWERED):
                     raise
                 delay_s = error.delay_s if isinstance(error, _Busy) else None
                 self.watch.pause(2.0 ** (failures - 1) if delay_s is None else delay_s)
@@ -180,6 +183,7 @@ class _Transfer:
 
     def _judge(self, answer: Answer) -> None:
         """Returns if the body can be taken, from byte `done` on."""
+        self.answered = True
         if answer.status in BUSY:
             host = answer.url.host
             raise _Busy(
