@@ -10,7 +10,7 @@ from tests.training.starter_helpers import synthetic_sprites
 from webui.training.starter.diffusion import NATIVE, Denoiser, train_denoiser
 from webui.training.starter.latents import LatentSet
 from webui.training.starter.loop import Plan, learning_rate_at
-from webui.training.starter.muon import orthogonalize
+from webui.training.starter.muon import Muon, orthogonalize
 from webui.training.starter.networks import Sizes, build_text_encoder, build_unet, build_vae
 from webui.training.starter.ranks import Ranks
 from webui.training.starter.vae import Crops, load_photos, train_vae
@@ -105,3 +105,28 @@ def test_orthogonalizing_brings_singular_values_near_one() -> None:
     assert values.min() > 0.5
     assert values.max() < 1.4
     assert orthogonalize(matrix.T).shape == (60, 24)
+
+
+def test_orthogonalizing_a_stack_is_orthogonalizing_each_matrix() -> None:
+    stack = torch.randn(3, 24, 16, generator=torch.Generator().manual_seed(0))
+    for matrix, together in zip(stack, orthogonalize(stack), strict=True):
+        assert torch.allclose(orthogonalize(matrix), together, atol=1e-5)
+
+
+def test_two_ranks_share_the_work_of_one() -> None:
+    """Each computes its own matrices; the sum of what they have is the whole."""
+
+    def updates(index: int, count: int) -> list[Tensor]:
+        torch.manual_seed(0)
+        parameters = [nn.Parameter(torch.randn(shape)) for shape in ((6, 4), (6, 2, 2), (3, 5))]
+        for parameter in parameters:
+            parameter.grad = torch.randn_like(parameter)
+        ranks = Ranks(index, count, torch.device("cpu"))
+        optimizer = Muon(parameters, [], learning_rate=1.0, ranks=ranks)
+        return optimizer._orthogonal_updates(parameters, 0.9)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Ranks, "add_up", lambda self, tensors: None)
+        halves = [updates(0, 2), updates(1, 2)]
+    for whole, first, second in zip(updates(0, 1), *halves, strict=True):
+        assert torch.allclose(whole, first + second, atol=1e-6)

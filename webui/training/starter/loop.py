@@ -126,8 +126,7 @@ class _Window:
 
 def _update_average(averaged: nn.Module, model: nn.Module, decay: float) -> None:
     with torch.no_grad():
-        for target, source in zip(averaged.parameters(), model.parameters(), strict=True):
-            target.lerp_(source, 1 - decay)
+        torch._foreach_lerp_(list(averaged.parameters()), list(model.parameters()), 1 - decay)
 
 
 def _save(model: nn.Module, averaged: nn.Module, optimizer: Muon, step: int, path: Path) -> None:

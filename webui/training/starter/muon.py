@@ -16,15 +16,16 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 UPDATE_RMS = 0.2  # root mean square of an AdamW update, which the orthogonal update is scaled to
 
 
-def orthogonalize(matrix: Tensor, num_iterations: int = 5) -> Tensor:
-    """Roughly U V^T of the singular value decomposition of `matrix` (rows, columns); same shape and dtype."""
+def orthogonalize(matrices: Tensor, num_iterations: int = 5) -> Tensor:
+    """Roughly U V^T of the singular value decomposition of each of `matrices` (..., rows, columns); same shape."""
     a, b, c = NEWTON_SCHULZ
-    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    x = wide / (wide.norm() + 1e-7)
+    is_wide = matrices.shape[-2] <= matrices.shape[-1]
+    wide = matrices if is_wide else matrices.mT
+    x = wide / (wide.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(num_iterations):
-        gram = x @ x.T
+        gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    result: Tensor = x if matrix.shape[0] <= matrix.shape[1] else x.T
+    result: Tensor = x if is_wide else x.mT
     return result
 
 
@@ -59,11 +60,14 @@ class Muon(torch.optim.Optimizer):
                 parameter.add_(update, alpha=-group["lr"])
 
     def _orthogonal_updates(self, parameters: list[nn.Parameter], momentum: float) -> list[Tensor]:
-        updates = []
-        for position, parameter in enumerate(parameters):
-            direction = self._direction(parameter, momentum)
-            mine = position % self._ranks.count == self._ranks.index
-            updates.append(_orthogonal_update(direction) if mine else torch.zeros_like(direction))
+        directions = [self._direction(parameter, momentum) for parameter in parameters]
+        updates = [torch.zeros_like(direction) for direction in directions]
+        mine = range(self._ranks.index, len(directions), self._ranks.count)
+        for positions in _by_shape(directions, mine):
+            stacked = torch.stack([_as_matrix(directions[position]) for position in positions])
+            scale = UPDATE_RMS * max(stacked.shape[-2:]) ** 0.5
+            for position, matrix in zip(positions, orthogonalize(stacked) * scale, strict=True):
+                updates[position] = matrix.reshape(directions[position].shape)
         if self._ranks.count > 1:
             self._ranks.add_up(updates)
         return updates
@@ -92,10 +96,16 @@ class Muon(torch.optim.Optimizer):
         return update
 
 
-def _orthogonal_update(direction: Tensor) -> Tensor:
-    matrix = direction.reshape(direction.shape[0], -1)
-    update: Tensor = orthogonalize(matrix) * (UPDATE_RMS * max(matrix.shape) ** 0.5)
-    return update.reshape(direction.shape)
+def _as_matrix(tensor: Tensor) -> Tensor:
+    return tensor.reshape(tensor.shape[0], -1)
+
+
+def _by_shape(tensors: list[Tensor], positions: Iterable[int]) -> list[list[int]]:
+    """`positions` in groups whose tensors are equally large as matrices: one product serves a whole group."""
+    groups: dict[torch.Size, list[int]] = {}
+    for position in positions:
+        groups.setdefault(_as_matrix(tensors[position]).shape, []).append(position)
+    return list(groups.values())
 
 
 def muon_for(module: nn.Module, *, learning_rate: float, plain: tuple[str, ...], ranks: Ranks) -> Muon:
