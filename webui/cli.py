@@ -154,8 +154,14 @@ def _generate(options: argparse.Namespace) -> None:
         print(json.dumps({"path": ready.path, "seed": ready.seed}) if options.json else ready.path)
 
 
+BENCHMARKS = MappingProxyType({"pictures": "against_diffusers.py", "models": "models.py"})
+
+
 def _bench_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--case", default="all", help="starter, sd15 or all (all)")
+    command.add_argument(
+        "what", nargs="?", choices=tuple(BENCHMARKS), default="pictures", help="pictures, or loading and adapters"
+    )
+    command.add_argument("--case", default="all", help="of pictures: starter, sd15 or all (all)")
     command.add_argument("--rounds", type=int, default=3, help="how often each is timed (3)")
     command.set_defaults(run=_bench)
 
@@ -164,9 +170,9 @@ def _bench(options: argparse.Namespace) -> None:
     benchmarks = Path(__file__).resolve().parent.parent / "tests" / "benchmarks"
     if not benchmarks.is_dir():
         raise WebUIError("The benchmarks are not part of an installed package.", hint="Run them from the checkout.")
-    arguments = ["--case", options.case, "--rounds", str(options.rounds)]
+    arguments = ["--rounds", str(options.rounds), *(["--case", options.case] if options.what == "pictures" else [])]
     sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, str(benchmarks / "against_diffusers.py"), *arguments])
+    os.execv(sys.executable, [sys.executable, str(benchmarks / BENCHMARKS[options.what]), *arguments])
 
 
 def _inspect_options(command: argparse.ArgumentParser) -> None:
@@ -195,6 +201,6 @@ _COMMANDS = MappingProxyType(
         "generate": ("make pictures without a browser", _generate_options),
         "inspect": ("say what a model file is, as JSON", _inspect_options),
         "models": ("get, list, convert and merge models", _models_options),
-        "bench": ("measure speed side by side with diffusers' own pipelines", _bench_options),
+        "bench": ("measure speed side by side with diffusers and peft", _bench_options),
     }
 )
