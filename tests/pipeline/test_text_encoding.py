@@ -1,12 +1,12 @@
 """How each family reads its prompts: layers, norms, padding, pooled text, many chunks."""
 
-
 import pytest
 import torch
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from tests.models import write_tokenizer
+from webui.errors import InvalidRequest
 from webui.pipeline.text_encoding import CLIP_RULES, ClipEncoder, TextEncoder
 from webui.prompt.chunks import Chunk
 from webui.prompt.grammar import parse_prompt
@@ -82,6 +82,13 @@ def test_clip_skip_counts_layers_as_users_of_the_family_do(
             expected.append(encoder.model.final_layer_norm(state) if base.startswith("sd1") or base == "sd2" else state)
         found = encoders[base].encode(parse_prompt("a red cat"), clip_skip=clip_skip).context
     assert torch.equal(found, torch.cat(expected, dim=-1))
+
+
+@pytest.mark.parametrize("base", ["sd1", "sd2", "sdxl"])
+def test_a_clip_skip_that_leaves_nothing_is_refused(encoders: dict[str, TextEncoder], base: str) -> None:
+    with pytest.raises(InvalidRequest, match="4 layers") as caught, torch.inference_mode():
+        encoders[base].encode(parse_prompt("a red cat"), clip_skip=11)
+    assert caught.value.field == "clip_skip"
 
 
 def test_the_pooled_text_is_that_of_the_first_chunk(encoders: dict[str, TextEncoder]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from webui.errors import InvalidRequest
 from webui.library.families import AdapterBase
 from webui.prompt.chunks import CHUNK_TOKENS, NO_EMBEDDINGS, Chunk, chunk_prompt, neutral
 from webui.prompt.grammar import ParsedPrompt
@@ -79,12 +80,22 @@ class ClipEncoder:
         self._pad_id = tokenizer.end_id if pads_with_end else OPEN_CLIP_PAD_ID
 
     def encode(self, chunk: Chunk, layer: int, *, final_norm: bool) -> EncodedPrompt:
-        """(1, 77, width) of hidden layer `layer`, emphasised; pooled where the model has a projection."""
+        """(1, 77, width) of hidden layer `layer`, emphasised; pooled where the model has a projection.
+
+        Raises InvalidRequest if the model has fewer layers.
+        """
         device = next(self.model.parameters()).device
         padding = CHUNK_TOKENS - len(chunk.token_ids)
         ids = [self.tokenizer.start_id, *chunk.token_ids, self.tokenizer.end_id, *[self._pad_id] * padding]
         with self._embedding(chunk):
             output = self.model(input_ids=torch.tensor([ids], device=device), output_hidden_states=True)
+        num_layers = len(output.hidden_states) - 1
+        if -layer > num_layers:
+            raise InvalidRequest(
+                "clip_skip",
+                f"Clip skip leaves nothing of a text encoder with {num_layers} layers.",
+                hint="Use 1, or 2 for checkpoints made with it.",
+            )
         encoded: Tensor = output.hidden_states[layer]
         if final_norm:
             encoded = self._text_model.get_submodule("final_layer_norm")(encoded)
