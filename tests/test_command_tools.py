@@ -4,9 +4,19 @@ import argparse
 
 import pytest
 
-from webui.command_tools import TOOLS, parse_blocks, parse_weighted, request_of
+from webui.command_tools import TOOLS, parse_weighted, request_of
 from webui.errors import InvalidRequest
-from webui.library.tool_requests import Bake, Convert, Extract, Merge, MergeLoras, Resize, WeightedLora
+from webui.library.tool_requests import (
+    TOOL_REQUESTS,
+    Bake,
+    Convert,
+    Extract,
+    Merge,
+    MergeLoras,
+    Resize,
+    WeightedLora,
+    parse_blocks,
+)
 
 
 def typed(*words: str) -> object:
@@ -52,7 +62,7 @@ def test_options_make_the_request_they_say(words: str, request_: object) -> None
 
 
 def test_every_tool_has_a_command_and_every_command_a_tool() -> None:
-    tools = {kind.model_fields["tool"].default for kind in (Convert, Merge, Bake, Extract, Resize, MergeLoras)}
+    tools = {kind.model_fields["tool"].default for kind in TOOL_REQUESTS}
     assert tools == set(TOOLS)
 
 

@@ -11,13 +11,15 @@ from types import MappingProxyType
 from typing import Any, TextIO
 
 from webui.command_generate import CommandReport
-from webui.command_tools import TOOLS, progress_of, request_of
+from webui.command_tools import TOOLS, request_of
 from webui.jobs.events import JobEvent
 from webui.library.downloads.amounts import amount, status_text
 from webui.library.downloads.download import DownloadRequest
 from webui.library.downloads.events import DownloadFound, DownloadProgress
 from webui.library.downloads.placing import TARGETS
 from webui.library.scan import ROOMS
+from webui.library.tool_models import ToolModels
+from webui.library.tool_progress import ToolReport
 from webui.services import build_library, downloads_of
 from webui.settings import Settings, load_settings
 
@@ -140,7 +142,7 @@ def _tool(options: argparse.Namespace) -> None:
     show = CommandReport(sys.stderr)
     library = build_library(_settings(options))
     try:
-        path = run_tool(request, library, report=lambda done, total: show(progress_of(done, total)))
+        path = run_tool(request, ToolModels(library=library, anywhere=True), report=ToolReport(request, show))
     finally:
         show.close()
         library.close()

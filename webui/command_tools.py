@@ -6,24 +6,13 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from webui.errors import InvalidRequest
-from webui.jobs.events import Progress
-from webui.library.tool_requests import Bake, Convert, Extract, Merge, MergeLoras, Resize, parse_tool_request
+from webui.library.tool_requests import TOOL_REQUESTS, ToolRequest, parse_blocks, parse_tool_request
 
-AnyRequest = Convert | Merge | Bake | Extract | Resize | MergeLoras
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)"
 _WEIGHTED = re.compile(rf"(?P<name>.+?):(?P<first>{_NUMBER})(?::(?P<second>{_NUMBER}))?")
-UNIT = 1_000_000
-"""Bytes are counted in megabytes; fewer than this many steps are layers."""
 
 
-def progress_of(done: int, total: int) -> Progress:
-    """How far a tool is, in megabytes or layers."""
-    unit = UNIT if total >= 10 * UNIT else 1
-    return Progress(step=done // unit, num_steps=total // unit, label="Writing" if unit == UNIT else "Layers")
-
-
-def request_of(options: argparse.Namespace) -> AnyRequest:
+def request_of(options: argparse.Namespace) -> ToolRequest:
     """The request of parsed options. Raises InvalidRequest that names the field."""
     values = {key: value for key, value in vars(options).items() if key in _FIELDS[options.tool] and value is not None}
     if "loras" in values:
@@ -42,18 +31,6 @@ def parse_weighted(text: str) -> dict[str, Any]:
     if second is None:
         return {"name": match["name"], "unet_weight": float(first)}
     return {"name": match["name"], "unet_weight": float(second), "text_encoder_weight": float(first)}
-
-
-def parse_blocks(text: str) -> dict[str, float]:
-    """ "IN00=0.5,BASE=0" as {"IN00": 0.5, "BASE": 0.0}."""
-    blocks = {}
-    for part in text.split(","):
-        name, _, value = part.partition("=")
-        try:
-            blocks[name.strip().upper()] = float(value)
-        except ValueError as error:
-            raise InvalidRequest("blocks", f"'{part}' is not NAME=NUMBER.", hint='Write "IN00=0.5,BASE=0".') from error
-    return blocks
 
 
 def _convert_options(command: argparse.ArgumentParser) -> None:
@@ -134,8 +111,5 @@ TOOLS: Mapping[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = Map
 """Name -> summary and options; `request_of` makes the request."""
 
 _FIELDS: Mapping[str, frozenset[str]] = MappingProxyType(
-    {
-        kind.model_fields["tool"].default: frozenset(kind.model_fields) - {"tool"}
-        for kind in (Convert, Merge, Bake, Extract, Resize, MergeLoras)
-    }
+    {kind.model_fields["tool"].default: frozenset(kind.model_fields) - {"tool"} for kind in TOOL_REQUESTS}
 )

@@ -9,7 +9,8 @@ from webui.jobs.queue import JobQueue
 from webui.jobs.record import JobRecord, JobState
 from webui.library.downloads.amounts import amount, status_text
 from webui.library.downloads.download import DownloadRequest
-from webui.library.downloads.events import DownloadFound, DownloadProgress, ModelSaved
+from webui.library.downloads.events import DownloadFound, DownloadProgress
+from webui.library.events import ModelSaved
 from webui.services import DOWNLOAD, Services
 
 MAX_SHOWN = 12

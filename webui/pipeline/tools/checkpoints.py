@@ -15,12 +15,13 @@ from webui.errors import InvalidRequest, UnsupportedModel
 from webui.library.architecture import CONFIG_KEY
 from webui.library.families import FAMILIES, AdapterBase
 from webui.library.header import TensorInfo
+from webui.library.tool_models import refuse_existing
 from webui.library.tool_requests import CheckpointLayout, Precision
 from webui.pipeline.adapters.storage import DTYPES
 from webui.pipeline.component_source import ComponentSource, to_original
 from webui.pipeline.layouts import COMPONENT_NAMES, ComponentName, WeightName, has_projection, original_weights
 from webui.pipeline.sources import CLIP_VOCABULARY, CheckpointSource
-from webui.pipeline.tools.streaming import PlannedTensor, Report, refuse_existing, translated, write_streaming
+from webui.pipeline.tools.streaming import PlannedTensor, Report, translated, write_streaming
 from webui.prompt.tokenizer import END, START, ClipTokenizer
 
 TOKENIZED: tuple[ComponentName, ...] = ("text_encoder", "text_encoder_2")
@@ -185,7 +186,7 @@ def _write_folder(
     parts: CheckpointParts, destination: Path, dtype: torch.dtype | None, metadata: Mapping[str, str], report: Report
 ) -> None:
     refuse_existing(destination)
-    unfinished = destination.with_name(f"{destination.name}.part")
+    unfinished = destination.with_name(f".{destination.name}.part")  # a name that lists of models leave out
     plans = {component: _folder_tensors(part, dtype) for component, part in parts.components.items()}
     total = sum(tensor.size_bytes for plan in plans.values() for tensor in plan)
     done = 0

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from webui.errors import InvalidRequest
-from webui.library.tool_requests import RankMethod
+from webui.library.tool_requests import RankMethod, refuse_threshold
 from webui.pipeline.adapters.deltas import LowRank
 
 OVERSAMPLING = 16
@@ -32,10 +32,7 @@ class RankChoice:
     def __post_init__(self) -> None:
         if self.rank < 1:
             raise InvalidRequest("rank", f"The rank is {self.rank}.", hint="Use 1 or more.")
-        if self.method == "sv_ratio" and self.threshold <= 1:
-            raise InvalidRequest("threshold", f"sv_ratio is {self.threshold}.", hint="Use more than 1, such as 20.")
-        if self.method in ("sv_fro", "sv_cumulative") and not 0 < self.threshold <= 1:
-            raise InvalidRequest("threshold", f"{self.method} is {self.threshold}.", hint="Use 0 to 1, such as 0.9.")
+        refuse_threshold(self.method, self.threshold)
 
     def count(self, values: Tensor) -> int:
         """How many of the singular `values`, largest first, are kept: at least one."""
@@ -88,16 +85,24 @@ def concatenate(parts: list[tuple[LowRank, float]]) -> LowRank:
 def _decompose(matrix: Tensor, choice: RankChoice) -> tuple[Tensor, Tensor, Tensor]:
     """(out, k), (k,), (in, k). All values where a rule has to see them, else randomized where that is faster."""
     needed = choice.rank + OVERSAMPLING
-    if choice.method is not None or 4 * needed > min(matrix.shape):
-        u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
-        return u, s, vh.T
-    generator_state = torch.random.get_rng_state()
-    try:
-        torch.manual_seed(0)  # the same file for the same input
-        u, s, v = torch.svd_lowrank(matrix, q=needed, niter=POWER_ITERATIONS)
-    finally:
-        torch.random.set_rng_state(generator_state)
-    return u, s, v
+    if choice.method is None and 4 * needed <= min(matrix.shape):
+        return _randomized(matrix, needed)
+    u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
+    return u, s, vh.T
+
+
+def _randomized(matrix: Tensor, num_values: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The largest singular values by a random projection with power iterations (Halko et al., algorithms 4.4, 5.1).
+
+    torch.svd_lowrank draws from the generator of the whole process, which other threads use too. This gives the same
+    result for the same matrix and disturbs nobody.
+    """
+    generator = torch.Generator().manual_seed(0)
+    basis = torch.linalg.qr(matrix @ torch.randn(matrix.shape[1], num_values, generator=generator)).Q
+    for _ in range(POWER_ITERATIONS):
+        basis = torch.linalg.qr(matrix @ torch.linalg.qr(matrix.T @ basis).Q).Q
+    u, s, vh = torch.linalg.svd(basis.T @ matrix, full_matrices=False)
+    return basis @ u, s, vh.T
 
 
 def _factors(u: Tensor, s: Tensor, v: Tensor, choice: RankChoice) -> LowRank:

@@ -9,68 +9,74 @@ from types import MappingProxyType
 from typing import Any
 
 import webui
-from webui.errors import InvalidRequest, UnsupportedModel
-from webui.library.catalog import CheckpointInfo, Library
+from webui.errors import InvalidRequest
 from webui.library.families import FAMILIES, AdapterBase
 from webui.library.identify import identify
-from webui.library.tool_requests import Bake, Convert, Extract, LoraPrecision, Merge, MergeLoras, Resize, WeightedLora
+from webui.library.tool_models import ToolModels
+from webui.library.tool_requests import (
+    Bake,
+    Convert,
+    Extract,
+    LoraPrecision,
+    Merge,
+    MergeLoras,
+    Resize,
+    ToolRequest,
+    WeightedLora,
+)
 from webui.pipeline.adapters.reading import AdapterFile, read_adapter
 from webui.pipeline.adapters.writing import write_adapter
-from webui.pipeline.pickles import PICKLE_SUFFIXES, read_pickle_header
 from webui.pipeline.sources import open_checkpoint, open_vae
 from webui.pipeline.tools import loras
 from webui.pipeline.tools.baking import WeightedAdapter, bake
 from webui.pipeline.tools.checkpoints import PRECISIONS, CheckpointParts, Part, parts_of, write_checkpoint
 from webui.pipeline.tools.low_rank import RankChoice
 from webui.pipeline.tools.merging import MergeRecipe, merge
-from webui.pipeline.tools.streaming import refuse_existing
 
 Report = Callable[[int, int], None]
-"""(done, in all), in bytes or layers; may raise to stop."""
-AnyRequest = Convert | Merge | Bake | Extract | Resize | MergeLoras
+"""(done, in all), in bytes or layers; (0, 0) before that. May raise to stop."""
 
-CHECKPOINTS, LORAS = "checkpoints", "loras"
-"""Folders below `models`."""
+READ_BYTES = 2**24
 
 
-def run_tool(request: AnyRequest, library: Library, *, report: Report = lambda done, total: None) -> Path:
+def run_tool(request: ToolRequest, models: ToolModels, *, report: Report = lambda done, total: None) -> Path:
     """Does what `request` says and returns the new file or folder.
 
     Raises ModelNotFound, UnsupportedModel, AdapterMismatch, InvalidRequest or StorageError; then nothing is left.
     """
-    return _TOOLS[type(request)](request, library, report)
+    return _TOOLS[type(request)](request, models, report)
 
 
-def _convert(request: Convert, library: Library, report: Report) -> Path:
-    parts = _open(request.source, library)
-    destination = _destination(request.destination, library, CHECKPOINTS)
-    parts = _with_vae(parts, request.vae, library, family=_info(request.source, library).family)
+def _convert(request: Convert, models: ToolModels, report: Report) -> Path:
+    parts = _open(request.source, models)
+    destination = models.destination(request)
+    parts = _with_vae(parts, request.vae, models, family=models.checkpoint(request.source).family)
     write_checkpoint(parts, destination, layout=request.to, precision=request.precision, metadata={}, report=report)
     return destination
 
 
-def _merge(request: Merge, library: Library, report: Report) -> Path:
+def _merge(request: Merge, models: ToolModels, report: Report) -> Path:
     names = [name for name in (request.a, request.b, request.c) if name]
-    destination = _destination(request.destination, library, CHECKPOINTS)
-    parts = [_open(name, library) for name in names]
+    destination = models.destination(request)
+    parts = [_open(name, models) for name in names]
     recipe = MergeRecipe(
         method="add_difference" if request.c else "weighted_sum",
         multiplier=request.multiplier,
         blocks=request.blocks,
     )
     merged = merge(parts[0], parts[1], parts[2] if request.c else None, recipe)
-    merged = _with_vae(merged, request.vae, library, family=_info(request.a, library).family)
-    metadata = merge_metadata(request, recipe, [_source_of(name, library) for name in names])
+    merged = _with_vae(merged, request.vae, models, family=models.checkpoint(request.a).family)
+    metadata = merge_metadata(request, recipe, [_source_of(name, models, report) for name in names])
     write_checkpoint(
         merged, destination, layout=request.to, precision=request.precision, metadata=metadata, report=report
     )
     return destination
 
 
-def _bake(request: Bake, library: Library, report: Report) -> Path:
-    destination = _destination(request.destination, library, CHECKPOINTS)
-    adapters = [_open_weighted(lora, library) for lora in request.loras]
-    parts = bake(_open(request.checkpoint, library), adapters)
+def _bake(request: Bake, models: ToolModels, report: Report) -> Path:
+    destination = models.destination(request)
+    adapters = [_open_weighted(lora, models) for lora in request.loras]
+    parts = bake(_open(request.checkpoint, models), adapters)
     tags = [f"<lora:{lora.name}:{_text_encoder_weight(lora):g}:{lora.unet_weight:g}>" for lora in request.loras]
     metadata = {"atelier.baked": json.dumps({"checkpoint": request.checkpoint, "loras": tags})}
     write_checkpoint(
@@ -79,9 +85,9 @@ def _bake(request: Bake, library: Library, report: Report) -> Path:
     return destination
 
 
-def _extract(request: Extract, library: Library, report: Report) -> Path:
-    destination = _lora_destination(request.destination, library)
-    base, tuned = _open(request.base, library), _open(request.tuned, library)
+def _extract(request: Extract, models: ToolModels, report: Report) -> Path:
+    destination = models.destination(request)
+    base, tuned = _open(request.base, models), _open(request.tuned, models)
     modules = loras.extract(
         base,
         tuned,
@@ -94,9 +100,9 @@ def _extract(request: Extract, library: Library, report: Report) -> Path:
     return _write_lora(destination, modules, naming, request.precision, about)
 
 
-def _resize(request: Resize, library: Library, report: Report) -> Path:
-    destination = _lora_destination(request.destination, library)
-    file = _open_lora(request.lora, library)
+def _resize(request: Resize, models: ToolModels, report: Report) -> Path:
+    destination = models.destination(request)
+    file = read_adapter(models.adapter(request.lora))
     naming = loras.AdapterNaming.of_base(_base_of([file]))
     ranks = _ranks(request.rank, request.conv_rank or request.rank, request)
     modules = loras.resize(file, naming, ranks, progress=report)
@@ -105,9 +111,9 @@ def _resize(request: Resize, library: Library, report: Report) -> Path:
     return _write_lora(destination, modules, naming, request.precision, about)
 
 
-def _merge_loras(request: MergeLoras, library: Library, report: Report) -> Path:
-    destination = _lora_destination(request.destination, library)
-    adapters = [_open_weighted(lora, library) for lora in request.loras]
+def _merge_loras(request: MergeLoras, models: ToolModels, report: Report) -> Path:
+    destination = models.destination(request)
+    adapters = [_open_weighted(lora, models) for lora in request.loras]
     naming = loras.AdapterNaming.of_base(_base_of([adapter.file for adapter in adapters]))
     ranks = None if request.rank is None else _ranks(request.rank, request.conv_rank or request.rank)
     modules = loras.merge(adapters, naming, ranks, progress=report)
@@ -117,7 +123,7 @@ def _merge_loras(request: MergeLoras, library: Library, report: Report) -> Path:
     )
 
 
-_TOOLS: Mapping[type[AnyRequest], Callable[[Any, Library, Report], Path]] = MappingProxyType(
+_TOOLS: Mapping[type[ToolRequest], Callable[[Any, ToolModels, Report], Path]] = MappingProxyType(
     {Convert: _convert, Merge: _merge, Bake: _bake, Extract: _extract, Resize: _resize, MergeLoras: _merge_loras}
 )
 
@@ -125,67 +131,23 @@ _TOOLS: Mapping[type[AnyRequest], Callable[[Any, Library, Report], Path]] = Mapp
 # What the names mean -------------------------------------------------------------------------------------------------
 
 
-def _info(name: str, library: Library) -> CheckpointInfo:
-    """A checkpoint by its path or by its name."""
-    path = Path(name).expanduser()
-    if not path.exists():
-        return library.find_checkpoint(name)
-    header = read_pickle_header(path) if path.suffix.lower() in PICKLE_SUFFIXES else None
-    facts = identify(path, header)
-    if facts.problems or facts.kind != "checkpoint" or not facts.family:
-        reason = "; ".join(facts.problems) or f"it is no checkpoint but a file of the kind '{facts.kind}'"
-        raise UnsupportedModel(path, reason)
-    return CheckpointInfo(
-        name=path.stem if path.is_file() else path.name,
-        title=path.name,
-        path=path,
-        family=facts.family,
-        prediction_type=facts.prediction_type,
-        zero_terminal_snr=facts.zero_terminal_snr,
-    )
+def _open(name: str, models: ToolModels) -> CheckpointParts:
+    return parts_of(open_checkpoint(models.checkpoint(name)))
 
 
-def _open(name: str, library: Library) -> CheckpointParts:
-    return parts_of(open_checkpoint(_info(name, library)))
-
-
-def _open_lora(name: str, library: Library) -> AdapterFile:
-    path = Path(name).expanduser()
-    return read_adapter(path if path.is_file() else library.find_adapter(name).path)
-
-
-def _open_weighted(lora: WeightedLora, library: Library) -> WeightedAdapter:
+def _open_weighted(lora: WeightedLora, models: ToolModels) -> WeightedAdapter:
     return WeightedAdapter(
-        file=_open_lora(lora.name, library),
+        file=read_adapter(models.adapter(lora.name)),
         unet_weight=lora.unet_weight,
         text_encoder_weight=_text_encoder_weight(lora),
     )
 
 
-def _with_vae(parts: CheckpointParts, name: str, library: Library, *, family: str) -> CheckpointParts:
+def _with_vae(parts: CheckpointParts, name: str, models: ToolModels, *, family: str) -> CheckpointParts:
     if not name:
         return parts
-    path = Path(name).expanduser()
-    source = open_vae(path if path.exists() else library.find_vae(name).path, family)
+    source = open_vae(models.vae(name), family)
     return replace(parts, components={**parts.components, "vae": Part(source)})
-
-
-def _destination(name: str, library: Library, folder: str) -> Path:
-    path = Path(name).expanduser()
-    if not path.name:
-        raise InvalidRequest("destination", "There is no name for the new model.", hint="Name a file or folder.")
-    destination = path if path.parent != Path() else library.models_dirs[0] / folder / path.name
-    refuse_existing(destination)
-    return destination
-
-
-def _lora_destination(name: str, library: Library) -> Path:
-    destination = _destination(name, library, LORAS)
-    if destination.suffix.lower() != ".safetensors":
-        raise InvalidRequest(
-            "destination", f"'{destination.name}' does not end in .safetensors.", hint="Name the file so."
-        )
-    return destination
 
 
 def _base_of(files: Sequence[AdapterFile]) -> AdapterBase:
@@ -281,12 +243,17 @@ def merge_metadata(request: Merge, recipe: MergeRecipe, sources: Sequence[MergeS
     return {"sd_merge_recipe": json.dumps(written), "sd_merge_models": json.dumps(models)}
 
 
-def _source_of(name: str, library: Library) -> MergeSource:
-    path = _info(name, library).path
+def _source_of(name: str, models: ToolModels, report: Report) -> MergeSource:
+    path = models.checkpoint(name).path
     if path.is_dir():
         return MergeSource(name=path.name, sha256="")
-    known = library.sha256_of(path)
-    if known is None:
-        with path.open("rb") as file:
-            known = hashlib.file_digest(file, "sha256").hexdigest()
-    return MergeSource(name=path.name, sha256=known)
+    return MergeSource(name=path.name, sha256=models.library.sha256_of(path) or _sha256(path, report))
+
+
+def _sha256(path: Path, report: Report) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(READ_BYTES):
+            report(0, 0)
+            digest.update(chunk)
+    return digest.hexdigest()

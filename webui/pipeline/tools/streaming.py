@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from webui.errors import StorageError
+from webui.library.tool_models import refuse_existing
 
 SAFETENSORS_DTYPES: Mapping[torch.dtype, str] = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
@@ -68,12 +69,6 @@ def write_streaming(
         raise translated(path, error) from error
     finally:
         part.unlink(missing_ok=True)
-
-
-def refuse_existing(path: Path) -> None:
-    """Raises StorageError if there is something at `path`."""
-    if path.exists():
-        raise StorageError(f"{path.name} is there already, in {path.parent}.", hint="Choose another name.")
 
 
 def translated(path: Path, error: OSError) -> StorageError:
