@@ -161,6 +161,17 @@ def test_a_checkpoints_card_chooses_it_with_its_own_size(user: User) -> None:
     expect(card(user, "neon")).to_have_count(0)
 
 
+def test_a_vaes_card_chooses_it_and_a_second_click_leaves_the_choice_to_the_program(user: User) -> None:
+    kind(user, "VAEs")
+    use(user, "mse").click()
+    expect(use(user, "mse")).to_have_attribute("aria-pressed", "true")
+    user.page.get_by_role("button", name="Advanced").first.click()
+    expect(user.at("vae").locator("input")).to_have_value("mse")
+    use(user, "mse").click()
+    expect(user.at("vae").locator("input")).to_have_value("Automatic")
+    expect(use(user, "mse")).to_have_attribute("aria-pressed", "false")
+
+
 def test_an_embedding_goes_to_the_prompt_that_was_used_last(user: User) -> None:
     kind(user, "Embeddings")
     user.prompt("negative_prompt").fill("blurry")

@@ -34,6 +34,13 @@ def test_a_picture_has_the_size_of_its_file_even_if_that_is_gone(tmp_path: Path)
     assert [(picture.width, picture.height) for picture in view.pictures] == [(40, 24), (0, 0)]
 
 
+def test_a_picture_says_how_many_layers_of_its_loras_matched(tmp_path: Path) -> None:
+    text = 'a cat <lora:ink:1>\nSteps: 2, Seed: 1, Lora layers: "ink 264/264, wash 3/9"'
+    view = folded(Started(), ImageReady(index=0, path=str(tmp_path / "a.png"), seed=1, infotext=text))
+    assert view.pictures[0].layers == "ink 264/264, wash 3/9"
+    assert folded(ready(tmp_path / "b.png", 0)).pictures[0].layers == ""
+
+
 def test_a_job_that_starts_again_keeps_its_pictures_and_notes(tmp_path: Path) -> None:
     view = folded(
         Started(), Note(message="so it is"), ready(tmp_path / "a.png", 0), Progress(step=9, num_steps=9), Started()

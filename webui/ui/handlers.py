@@ -88,8 +88,12 @@ class Handlers:
             updates[form.chips] = {"samples": list(info.example_prompts), "chosen": ""}
         return updates
 
-    def pick_checkpoint(self, click: Mapping[str, Any]) -> Updates:
-        """A checkpoint's card was clicked: as if it had been chosen from the list."""
+    def pick_model(self, click: Mapping[str, Any]) -> Updates:
+        """The card of a checkpoint or VAE was clicked: as if it had been chosen from its list."""
+        form = self._forms.get(click.get("task", ""))
+        if "vae" in click and form is not None:
+            known = click["vae"] in (AUTOMATIC_VAE, *self._services.vaes())
+            return form.updates({"vae": click["vae"]}) if known else {}
         name = str(click.get("checkpoint", ""))
         if self._info(name) is None:
             return {}

@@ -24,7 +24,8 @@ class ModelsSlot(JsonHtml):
 
 
 class ModelsLink(JsonHtml):
-    """Between panel and form. `value` is {"chosen": checkpoint} from here, {"checkpoint": name} from a click."""
+    """Between panel and form. `value` is {"chosen": checkpoint} from here; from a click it is {"checkpoint": name} or
+    {"vae": name, "task": task}."""
 
     def __init__(self, chosen: str, **options: Any) -> None:
         super().__init__(

@@ -125,6 +125,7 @@ def _connect_form(form: Form, shell: Shell, handlers: Handlers, memory: Any) -> 
     form.restore.upload(
         functools.partial(handlers.restore, task), form.restore, {*controls.values(), shell.checkpoint}, **quiet
     )
+    controls["vae"].change(js=f"(name) => atelierModels.choseVae('{task}', name)", inputs=controls["vae"], **by_script)
     remembered = form.remembered()
     gr.on(
         [control.change for control in remembered.values()],
@@ -184,7 +185,7 @@ def _connect_shell(
     shell.refresh.click(handlers.refresh_checkpoints, shell.checkpoint, lists, **quiet)
     its_own = {form.controls[name] for form in forms.values() for name in OF_CHECKPOINT} | of_models
     shell.checkpoint.input(handlers.choose_checkpoint, shell.checkpoint, {*its_own, *chips}, **quiet)
-    shell.models.change(handlers.pick_checkpoint, shell.models, {shell.checkpoint, *its_own, *chips}, **quiet)
+    shell.models.change(handlers.pick_model, shell.models, {shell.checkpoint, *its_own, *chips}, **quiet)
     shell.checkpoint.change(
         js="(name) => atelierModels.chose(name)", inputs=shell.checkpoint, outputs=checkpoint_memory, **by_script
     )

@@ -19,6 +19,7 @@ from PIL import Image, UnidentifiedImageError
 
 from webui.errors import InvalidRequest, WebUIError
 from webui.generation.events import ImageReady, Note, StepPreview
+from webui.images.infotext import parse_infotext
 from webui.jobs.events import Cancelled, Failed, Finished, JobEvent, Progress, Queued, Started
 from webui.jobs.queue import JobHandle
 from webui.jobs.record import JobRecord, JobState
@@ -45,6 +46,8 @@ class Picture:
     infotext: str
     width: int
     height: int
+    layers: str = ""
+    """How many layers of each LoRA matched: "ink 264/264"."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,7 +243,10 @@ def _in_full(job: JobRecord, view: JobView) -> dict[str, Any]:
         "label": view.label,
         "seconds_left": view.seconds_left,
         "preview": preview,
-        "pictures": [{"index": p.index, "seed": p.seed, "width": p.width, "height": p.height} for p in view.pictures],
+        "pictures": [
+            {"index": p.index, "seed": p.seed, "width": p.width, "height": p.height, "layers": p.layers}
+            for p in view.pictures
+        ],
         "notes": list(view.notes),
         "error": None if view.error is None else {"message": view.error[0], "hint": view.error[1]},
         "elapsed_s": view.elapsed_s,
@@ -256,7 +262,15 @@ def _picture(event: ImageReady) -> Picture:
             width, height = image.size
     except (OSError, UnidentifiedImageError):
         width = height = 0
-    return Picture(index=event.index, path=path, seed=event.seed, infotext=event.infotext, width=width, height=height)
+    return Picture(
+        index=event.index,
+        path=path,
+        seed=event.seed,
+        infotext=event.infotext,
+        width=width,
+        height=height,
+        layers=parse_infotext(event.infotext).fields.get("Lora layers", ""),
+    )
 
 
 def _ended(view: JobView, now: float) -> JobView:

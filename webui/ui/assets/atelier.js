@@ -242,6 +242,7 @@ const atelier = (() => {
     const parts = [`Seed ${picture.seed}`, `${picture.width} × ${picture.height}`];
     if (job.pictures.length > 1) parts.push(`${job.pictures.findIndex((other) => other.index === picture.index) + 1} of ${job.pictures.length}`);
     if (job.elapsed_s != null && job.state === "finished") parts.push(seconds(job.elapsed_s) + (job.pictures.length > 1 ? " in all" : ""));
+    if (picture.layers) parts.push(...picture.layers.split(", ").map((text) => text.replace(/ (\d+)\/(\d+)$/, ": $1 of $2 layers")));
     return parts.join(" · ");
   }
   async function loadParameters(panel) {

@@ -2,7 +2,7 @@
 "use strict";
 const atelierModels = (() => {
   const { make, byId, visible, currentTask } = atelier;
-  const REFRESH_MS = 4000, LOOK_MS = 400, CHUNK = 200, MEMORY = "atelier-models";
+  const REFRESH_MS = 4000, LOOK_MS = 400, CHUNK = 200, MEMORY = "atelier-models", AUTOMATIC = "Automatic";
   const KINDS = { checkpoint: "Checkpoints", adapter: "LoRAs", embedding: "Embeddings", vae: "VAEs", hypernetwork: "Hypernetworks" };
   const SORTS = {
     name: ["Name", (one, other) => one.name.localeCompare(other.name, undefined, { numeric: true })],
@@ -11,6 +11,7 @@ const atelierModels = (() => {
   };
   const view = { open: false, kind: "adapter", query: "", folder: "", sort: "name", fit: "fits", ...recall() };
   const cards = new Map(); // id -> { card, node }
+  const vaes = {}; // by task
   let stamp = "", loaded = false, chosen = "", task = "txt2img", box = "prompt", shown = [], drawing = 0, bridge = null, lastTexts = "";
 
   function recall() {
@@ -148,7 +149,11 @@ const atelierModels = (() => {
     const reason = reasonOf(card), text = textOf("prompt") + textOf("negative_prompt");
     if (reason && !atelierTags.has(text, card)) return say(`${reason}.`);
     if (card.kind === "checkpoint") return choose({ checkpoint: card.name }, `${card.name} is the checkpoint now.`);
-    if (card.kind === "vae") return atelierDetails.open(card);
+    if (card.kind === "vae") {
+      const name = vaes[task] === card.name ? AUTOMATIC : card.name;
+      choseVae(task, name);
+      return choose({ vae: name, task }, name === AUTOMATIC ? "The VAE is chosen automatically." : `${card.name} is the VAE now.`);
+    }
     const place = card.kind === "embedding" ? box : "prompt";
     const where = ["prompt", "negative_prompt"].find((name) => atelierTags.has(textOf(name), card));
     if (where) {
@@ -186,14 +191,14 @@ const atelierModels = (() => {
   }
   /* Shows which cards are in the prompts, which is chosen, and which don't fit. */
   function mark() {
-    const texts = JSON.stringify([textOf("prompt"), textOf("negative_prompt"), chosen, task]);
+    const texts = JSON.stringify([textOf("prompt"), textOf("negative_prompt"), chosen, task, vaes[task]]);
     if (texts === lastTexts || !parts.panel.isConnected) return;
     lastTexts = texts;
     const text = `${textOf("prompt")}\n${textOf("negative_prompt")}`, names = atelierTags.named(text);
     for (const card of shown) {
       const { node } = cards.get(card.id) || {};
       if (!node) continue;
-      const reason = reasonOf(card), pressed = card.kind === "checkpoint" ? card.name === chosen : atelierTags.has(text, card, names);
+      const reason = reasonOf(card), pressed = card.kind === "checkpoint" ? card.name === chosen : card.kind === "vae" ? card.name === vaes[task] : atelierTags.has(text, card, names);
       node.firstChild.setAttribute("aria-pressed", String(pressed));
       node.classList.toggle("at-unfit", !!reason);
       fill(node.querySelector(".at-card-about"), reason || about(card));
@@ -249,8 +254,13 @@ const atelierModels = (() => {
     if (name && name !== chosen) { chosen = name; draw(); }
     return name;
   }
+  function choseVae(where, name) {
+    vaes[where] = name;
+    mark();
+    return [];
+  }
   setInterval(() => { settle(); mark(); }, LOOK_MS);
   setInterval(() => { if (parts.panel.isConnected && visible(parts.panel) && !document.hidden) load(); }, REFRESH_MS);
-  return { slot, connect, chose, load, say, addWords, previewUrl, bytes, task: () => task };
+  return { slot, connect, chose, choseVae, load, say, addWords, previewUrl, bytes, task: () => task };
 })();
 window.atelierModels = atelierModels;

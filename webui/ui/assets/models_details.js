@@ -30,7 +30,7 @@ const atelierDetails = (() => {
   const plainText = (html) => new DOMParser().parseFromString(html, "text/html").body.textContent.trim();
   function factsOf(model) {
     const lines = [["File", model.file], ["Size", atelierModels.bytes(model.size)], ["Changed", new Date(model.time).toLocaleString()], ...model.facts,
-      ["SHA-256", model.sha256 || "being computed"], ...(model.data_sha256 ? [["Hash of the weights", model.data_sha256.slice(0, 12)]] : [])];
+      ["SHA-256", model.sha256 || "not known yet"], ...(model.data_sha256 ? [["Hash of the weights", model.data_sha256.slice(0, 12)]] : [])];
     return make("dl", {}, ...lines.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]));
   }
   function words(list, status) {
