@@ -49,6 +49,7 @@ def build_generator(settings: Settings, library: Library, store: ImageStore) -> 
         device,
         cache_bytes=int(settings.cache_gb * 1e9),
         device_bytes=int(settings.device_memory_gb * 1e9),
+        cache_dir=settings.cache_dir,
     )
     return Generator(manager, store)
 

@@ -95,7 +95,7 @@ def test_a_checkpoint_larger_than_the_budget_still_runs_alone(models: Path) -> N
 
 
 def test_switching_fifty_times_leaves_nothing_behind(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manager_module, "choose_layout", lambda *arguments: None)  # it only takes time here
+    monkeypatch.setattr(manager_module, "choose_layout", lambda *arguments: torch.contiguous_format)
     manager = manager_of(models, cache_bytes=1)
     round_trip = ("a", "c", "a", "c", "b")
     for name in round_trip:
@@ -134,6 +134,33 @@ def resident_bytes() -> int:
     if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
         libc.malloc_trim(0)
     return int(psutil.Process().memory_info().rss)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_the_faster_memory_layout_is_measured_once_on_a_machine(
+    layout: torch.memory_format, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = []
+
+    def choose(unet: torch.nn.Module, *more: object) -> torch.memory_format:
+        measured.append(unet)
+        unet.to(memory_format=layout)  # type: ignore[call-overload]
+        return layout
+
+    monkeypatch.setattr(manager_module, "choose_layout", choose)
+    library = Library([models], models / "cache")
+    weights = [
+        PipelineManager(library, CPU, cache_dir=models / "cache").load(name).unet.conv_in.weight for name in ("a", "b")
+    ]
+    assert len(measured) == 1
+    assert all(weight.is_contiguous(memory_format=layout) for weight in weights)
+
+
+def test_a_damaged_note_of_the_layout_is_measured_again(models: Path) -> None:
+    (models / "cache").mkdir()
+    (models / "cache" / "memory_layouts.json").write_text("[not json")
+    PipelineManager(Library([models], models / "cache"), CPU, cache_dir=models / "cache").load("a")
+    assert "torch" in (models / "cache" / "memory_layouts.json").read_text()
 
 
 @pytest.mark.parametrize("cache_bytes", [0, 1])

@@ -47,7 +47,7 @@ def test_what_training_tools_leave_in_their_files_does_no_harm(
     tool = types.ModuleType(name)
     tool.ModelCheckpoint = type("ModelCheckpoint", (), {"__module__": name})  # type: ignore[attr-defined]
     with monkeypatch.context() as installed:
-        for module in (name.split(".")[0], name.rpartition(".")[0]):
+        for module in (name.split(".", maxsplit=1)[0], name.rpartition(".")[0]):
             installed.setitem(sys.modules, module, types.ModuleType(module))
         installed.setitem(sys.modules, name, tool)
         callbacks = {tool.ModelCheckpoint: {"best_model_score": np.float64(0.5)}}

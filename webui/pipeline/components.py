@@ -72,12 +72,8 @@ class ComponentCache:
                 return component
         return None
 
-    def load(
-        self, source: ComponentSource, empty: nn.Module, dtype: torch.dtype, prepare: loading.Prepare
-    ) -> Component:
-        """Fills `empty` (see `loading.checked_network`) and keeps it. Raises UnsupportedModel; nothing is kept then."""
-        module = loading.filled(empty, source, dtype)
-        prepare(module)
+    def keep(self, source: ComponentSource, module: nn.Module, dtype: torch.dtype) -> Component:
+        """Keeps `module`, which has the weights of `source` in `dtype`."""
         size_bytes = loading.size_bytes(source, dtype)
         component = Component(name=source.name, module=module, source=source, dtype=dtype, size_bytes=size_bytes)
         self.add(component)

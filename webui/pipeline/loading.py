@@ -6,7 +6,7 @@ Nothing is ever fetched from a network.
 """
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
@@ -15,9 +15,6 @@ from torch import Tensor, nn
 from webui.errors import UnsupportedModel
 from webui.pipeline.component_source import ComponentSource
 from webui.pipeline.networks import make_network
-
-Prepare = Callable[[nn.Module], None]
-"""What is done once to a network that was just read."""
 
 READERS = min(4, os.cpu_count() or 1)
 """Threads that read and convert: while one waits for the disk, another converts."""
@@ -53,10 +50,20 @@ def checked_network(source: ComponentSource) -> nn.Module:
     return model
 
 
-def filled(model: nn.Module, source: ComponentSource, dtype: torch.dtype, device: torch.device = CPU) -> nn.Module:
-    """`model`, as `checked_network` made it, with its weights. Raises UnsupportedModel if they cannot be read."""
+def filled(
+    model: nn.Module,
+    source: ComponentSource,
+    dtype: torch.dtype,
+    device: torch.device = CPU,
+    *,
+    layout: torch.memory_format = torch.contiguous_format,
+) -> nn.Module:
+    """`model`, as `checked_network` made it, with its weights; those of convolutions in memory layout `layout`.
+
+    Raises UnsupportedModel if they cannot be read.
+    """
     with torch.inference_mode(mode=False):
-        model.load_state_dict(_read(source, _shapes(model), dtype, device), strict=True, assign=True)
+        model.load_state_dict(_read(source, _shapes(model), dtype, device, layout), strict=True, assign=True)
         for name, buffer in list(model.named_buffers()):
             if buffer.is_meta:
                 _restore_buffer(model, name, buffer, device)
@@ -102,14 +109,19 @@ def _some(names: Iterable[str]) -> str:
 
 
 def _read(
-    source: ComponentSource, shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype, device: torch.device
+    source: ComponentSource,
+    shapes: Mapping[str, tuple[int, ...]],
+    dtype: torch.dtype,
+    device: torch.device,
+    layout: torch.memory_format,
 ) -> dict[str, Tensor]:
     def read(names: Sequence[str]) -> dict[str, Tensor]:
         return {name: converted(source.tensor(name).reshape(shapes[name])) for name in names}
 
     def converted(tensor: Tensor) -> Tensor:
         kept = dtype if tensor.is_floating_point() else tensor.dtype
-        return tensor.to(device, kept, copy=True, memory_format=torch.contiguous_format)
+        own_layout = layout if tensor.ndim == 4 else torch.contiguous_format
+        return tensor.to(device, kept, copy=True, memory_format=own_layout)
 
     names = source.names()
     source.open()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+import torch
 from torch import nn
 
 from webui.errors import UnsupportedModel
@@ -16,6 +17,7 @@ from webui.pipeline.allocator import give_back
 from webui.pipeline.component_source import ComponentSource
 from webui.pipeline.components import Component, ComponentCache, default_budget_bytes
 from webui.pipeline.device import Device, translated_memory_errors
+from webui.pipeline.memory_layouts import MeasuredLayouts
 from webui.pipeline.model import Model, assemble, choose_layout, component_dtype
 from webui.pipeline.offload import Placement
 from webui.pipeline.sources import CheckpointSource, open_checkpoint, open_tiny_decoder, open_vae
@@ -28,6 +30,8 @@ TINY_DECODERS: Mapping[AdapterBase, str] = MappingProxyType(
 """Files in `models/vae_approx` that decode previews, by what the checkpoint's latents are."""
 
 logger = logging.getLogger(__name__)
+
+LAYOUTS_FILE = "memory_layouts.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,15 +55,25 @@ class PipelineManager:
     A load that fails leaves the old model in place. A checkpoint whose files changed is read again.
     """
 
-    def __init__(self, library: Library, device: Device, *, cache_bytes: int = 0, device_bytes: int = 0) -> None:
+    def __init__(
+        self,
+        library: Library,
+        device: Device,
+        *,
+        cache_bytes: int = 0,
+        device_bytes: int = 0,
+        cache_dir: Path | None = None,
+    ) -> None:
         """`cache_bytes` is the most that networks in memory may take; 0: half the machine's memory.
 
-        `device_bytes` is the most that may be used of a CUDA device; 0: what is free.
+        `device_bytes` is the most that may be used of a CUDA device; 0: what is free. What is measured of the machine
+        is noted in `cache_dir`.
         """
         self.library = library
         self.device = device
         self.cache = ComponentCache(cache_bytes or default_budget_bytes())
         self._placement = Placement(device, limit_bytes=device_bytes) if device.moves_networks else None
+        self._layouts = MeasuredLayouts(None if cache_dir is None else cache_dir / LAYOUTS_FILE)
         self._loaded: dict[_Identity, _Loaded] = {}
         self._current: _Loaded | None = None
 
@@ -108,7 +122,8 @@ class PipelineManager:
         missing = {name: loading.checked_network(part) for name, part in wanted.items() if name not in components}
         self._make_room(sum(loading.size_bytes(wanted[name], dtypes[name]) for name in missing), components)
         for name, empty in missing.items():
-            components[name] = self.cache.load(wanted[name], empty, dtypes[name], self._preparation(name, info))
+            module = self._filled(empty, wanted[name], dtypes[name], info)
+            components[name] = self.cache.keep(wanted[name], module, dtypes[name])
         return _Loaded(model=assemble(source, components, self.device, vae_path=vae_path), components=components)
 
     def _make_room(self, size_bytes: int, found: Mapping[str, Component]) -> None:
@@ -121,14 +136,21 @@ class PipelineManager:
             self.cache.make_room(size_bytes, keep=found.values())
         self._forget_thrown_out()
 
-    def _preparation(self, name: str, info: CheckpointInfo) -> loading.Prepare:
-        def prepare(module: nn.Module) -> None:
-            if self._placement is None:
-                module.to(self.device.torch_device)
-            if name == "unet":
-                choose_layout(module, self.device, info.native_size)
+    def _filled(self, empty: nn.Module, part: ComponentSource, dtype: torch.dtype, info: CheckpointInfo) -> nn.Module:
+        """Where it is to run, or on the host where networks come and go. The U-Net is in the layout that is faster.
 
-        return prepare
+        That is measured once on a machine for U-Nets of a width and a size of pictures; the next ones are read in it.
+        """
+        device = self.device.torch_device if self._placement is None else loading.CPU
+        if part.name != "unet":
+            return loading.filled(empty, part, dtype, device)
+        layout = self._layouts.find(part.config, dtype, info.native_size)
+        if layout is not None:
+            return loading.filled(empty, part, dtype, device, layout=layout)
+        module = loading.filled(empty, part, dtype, device)
+        chosen = choose_layout(module, self.device, info.native_size)
+        self._layouts.note(part.config, dtype, info.native_size, chosen)
+        return module
 
     def _use(self, loaded: _Loaded) -> None:
         self._place(loaded)
