@@ -82,6 +82,14 @@ def test_behind_a_proxy_private_addresses_are_refused_before_the_proxy_is_asked(
         pass
 
 
+def test_a_proxy_is_asked_for_everything_and_resolves_the_names(server: ModelServer) -> None:
+    server.add("/x", b"weights")
+    client = Client(Access(private=True, proxy=server.other_url), check=never)
+    with client.get(parse_url("http://models.invalid/x", plain_http=True)) as answer:
+        assert answer.text(100) == "weights"
+    assert server.seen[0].path == "http://models.invalid/x"
+
+
 def test_every_redirect_is_checked_again(server: ModelServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first host counts as public here; the one it leads to is private."""
     server.add("/start", status=302, headers={"Location": "http://169.254.169.254/latest/meta-data"})

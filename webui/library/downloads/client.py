@@ -249,7 +249,9 @@ def _translated_chunks(reply: httpcore2.Response, url: Url) -> Iterator[bytes]:
 @contextlib.contextmanager
 def _translated(url: Url) -> Iterator[None]:
     """The library's errors as NetworkErrors."""
-    hint = "Check the connection, then try again; what is there already is kept."
+    hint = (
+        "Check the connection (behind a proxy set WEBUI_DOWNLOAD_PROXY) and try again; what is there already is kept."
+    )
     try:
         yield
     except httpcore2.TimeoutException as error:
