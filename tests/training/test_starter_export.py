@@ -43,6 +43,7 @@ def _export_tiny(folder: Path, files: Path) -> None:
         tokenizer=tokenizer,
         tokenizer_files=files,
         sprites=synthetic_sprites(),
+        prediction_type="epsilon",
         provenance={"unet_steps": 0},
     )
 
@@ -60,6 +61,8 @@ def test_an_export_is_a_pipeline_that_diffusers_loads_and_runs(tmp_path: Path) -
     pipeline.set_progress_bar_config(disable=True)
     image = pipeline("a red apple", num_inference_steps=2, output_type="np").images[0]
     assert image.shape == (128, 128, 3)
+    assert pipeline.scheduler.config.prediction_type == "epsilon"
+    assert Exported.load(tmp_path / "model").prediction_type == "epsilon"
 
 
 def test_exporting_again_keeps_the_card_and_leaves_nothing_behind(tmp_path: Path) -> None:

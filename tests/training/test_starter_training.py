@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.training.starter_helpers import synthetic_sprites
-from webui.training.starter.diffusion import NATIVE, Denoiser, train_denoiser
+from webui.training.starter.diffusion import NATIVE, Denoiser, PredictionType, train_denoiser
 from webui.training.starter.latents import LatentSet
 from webui.training.starter.loop import Plan, learning_rate_at
 from webui.training.starter.muon import Muon, orthogonalize
@@ -33,7 +33,7 @@ def _interrupt(_: nn.Module, step: int) -> None:
         raise Interrupted
 
 
-def _train_denoiser(checkpoint: Path, *, interrupt: bool = False) -> None:
+def _train_denoiser(checkpoint: Path, *, interrupt: bool = False, prediction_type: PredictionType = "epsilon") -> None:
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     latents = rng.standard_normal((8, 4, 16, 16)).astype(np.float16)
@@ -45,6 +45,7 @@ def _train_denoiser(checkpoint: Path, *, interrupt: bool = False) -> None:
         np.full(77, 51, np.int16),
         PLAN,
         batch_size=4,
+        prediction_type=prediction_type,
         seed=3,
         ranks=ALONE,
         checkpoint=checkpoint,

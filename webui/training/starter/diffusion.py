@@ -1,7 +1,8 @@
-"""The U-Net and text encoder stage: v-prediction on the latent pool, plain squared error at every noise level."""
+"""The U-Net and text encoder stage: plain squared error at every noise level, on the pool of latents."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -17,6 +18,8 @@ from webui.training.starter.networks import LATENT_FACTOR, NATIVE_SIZE
 from webui.training.starter.ranks import Ranks
 from webui.training.starter.tokenizer import TokenIds
 
+PredictionType = Literal["v_prediction", "epsilon"]
+PREDICTION_TYPES: tuple[PredictionType, ...] = get_args(PredictionType)
 NUM_TRAIN_TIMESTEPS = 1000
 BETA_START, BETA_END = 0.00085, 0.012
 CAPTION_DROPOUT = 0.1
@@ -31,14 +34,14 @@ def alphas_cumprod() -> Tensor:
     return torch.cumprod(1 - betas, dim=0).float()
 
 
-def scheduler() -> DDIMScheduler:
-    """Stable Diffusion 1's noise schedule, with v-prediction."""
+def scheduler(prediction_type: PredictionType) -> DDIMScheduler:
+    """Stable Diffusion 1's noise schedule."""
     return DDIMScheduler(
         num_train_timesteps=NUM_TRAIN_TIMESTEPS,
         beta_start=BETA_START,
         beta_end=BETA_END,
         beta_schedule="scaled_linear",
-        prediction_type="v_prediction",
+        prediction_type=prediction_type,
         clip_sample=False,
         set_alpha_to_one=False,
         steps_offset=1,
@@ -64,7 +67,7 @@ class Denoiser(nn.Module):
         return torch.where(penultimate[:, None, None], skipped, last)
 
     def forward(self, noisy: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
-        """The predicted v, shaped as `noisy` (B, 4, h, w)."""
+        """The predicted v or noise, shaped as `noisy` (B, 4, h, w)."""
         prediction: Tensor = self.unet(noisy, timesteps, context).sample
         return prediction
 
@@ -76,6 +79,7 @@ def train_denoiser(
     plan: Plan,
     *,
     batch_size: int,
+    prediction_type: PredictionType,
     seed: int,
     ranks: Ranks,
     checkpoint: Path,
@@ -97,7 +101,8 @@ def train_denoiser(
         noise = torch.randn(clean.shape, generator=generator_for(seed, step, ranks.index, torch.device("cpu")))
         with ranks.autocast():
             context = denoiser.encode_text(token_ids, penultimate)
-            return _v_loss(denoiser, clean, noise.to(ranks.device), timesteps, context, signal)
+            noisy, target = _noise_and_target(clean, noise.to(ranks.device), signal[timesteps], prediction_type)
+            return functional.mse_loss(denoiser(noisy, timesteps, context).float(), target)
 
     denoiser.to(ranks.device)
     denoiser.unet.to(memory_format=torch.channels_last)
@@ -107,14 +112,16 @@ def train_denoiser(
     return train(denoiser, optimizer, loss_of, plan, ranks=ranks, checkpoint=checkpoint, on_checkpoint=on_checkpoint)
 
 
-def _v_loss(
-    denoiser: Denoiser, clean: Tensor, noise: Tensor, timesteps: Tensor, context: Tensor, signal: Tensor
-) -> Tensor:
-    """Mean squared error of v = alpha noise - sigma clean. Source: Salimans and Ho 2022, arXiv:2202.00512."""
-    alpha = signal[timesteps].sqrt()[:, None, None, None]
-    sigma = (1 - signal[timesteps]).sqrt()[:, None, None, None]
+def _noise_and_target(
+    clean: Tensor, noise: Tensor, signal: Tensor, prediction_type: PredictionType
+) -> tuple[Tensor, Tensor]:
+    """What the U-Net sees and what it has to say; `signal` (B,) is the share of signal power.
+
+    v = alpha noise - sigma clean. Source: Salimans and Ho 2022, arXiv:2202.00512.
+    """
+    alpha, sigma = (share.sqrt()[:, None, None, None] for share in (signal, 1 - signal))
     noisy = (alpha * clean + sigma * noise).contiguous(memory_format=torch.channels_last)
-    return functional.mse_loss(denoiser(noisy, timesteps, context).float(), alpha * noise - sigma * clean)
+    return noisy, noise if prediction_type == "epsilon" else alpha * noise - sigma * clean
 
 
 def _choose_size(pool: Mapping[tuple[int, int], LatentSet], rng: np.random.Generator) -> LatentSet:

@@ -4,6 +4,7 @@ Objects and styles are judged by a classifier trained on compositions (`judge.py
 nearest (CIE Lab) to the median of the border, sharpness by the mean gradient of the brightness.
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -16,7 +17,7 @@ from skimage.color import rgb2lab
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from webui.training.starter.backgrounds import Pixels
-from webui.training.starter.diffusion import Denoiser
+from webui.training.starter.diffusion import Denoiser, PredictionType
 from webui.training.starter.judge import Judge, judge_pictures
 from webui.training.starter.latents import Affine
 from webui.training.starter.networks import SCALING_FACTOR
@@ -42,6 +43,7 @@ class Exported:
     denoiser: Denoiser
     vae: AutoencoderKL
     tokenizer: CLIPTokenizer
+    prediction_type: PredictionType
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -49,8 +51,12 @@ class Exported:
         unet = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32)
         text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32)
         vae = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32)
+        schedule = json.loads((folder / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))
         return cls(
-            denoiser=Denoiser(unet, text_encoder).eval(), vae=vae, tokenizer=load_tokenizer(folder / "tokenizer")
+            denoiser=Denoiser(unet, text_encoder).eval(),
+            vae=vae,
+            tokenizer=load_tokenizer(folder / "tokenizer"),
+            prediction_type=schedule["prediction_type"],
         )
 
     def draw(self, prompts: list[str], seeds: list[int], *, guidance_scale: float, negative_prompt: str = "") -> Pixels:
@@ -69,6 +75,7 @@ class Exported:
                     token_ids,
                     negative_ids,
                     seeds[few],
+                    prediction_type=self.prediction_type,
                     guidance_scale=guidance_scale,
                 )
             )

@@ -19,7 +19,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from webui.training.starter.backgrounds import Plain
 from webui.training.starter.compose import Layout, PlacedSprite, Sprites, render
 from webui.training.starter.concepts import CONCEPTS
-from webui.training.starter.diffusion import Denoiser, scheduler
+from webui.training.starter.diffusion import Denoiser, PredictionType, scheduler
 from webui.training.starter.latents import Affine
 from webui.training.starter.networks import MAX_TOKENS, NATIVE_SIZE, SCALING_FACTOR
 from webui.training.starter.variants import TONE_CODES, SpriteKey
@@ -90,6 +90,7 @@ def export(
     tokenizer: CLIPTokenizer,
     tokenizer_files: Path,
     sprites: Sprites,
+    prediction_type: PredictionType,
     provenance: Mapping[str, object],
 ) -> None:
     """Write the model to `folder`, replacing what an earlier export wrote and nothing else."""
@@ -114,9 +115,11 @@ def export(
     for name in ("vocab.json", "merges.txt"):
         shutil.copy(tokenizer_files / name, fresh / "tokenizer" / name)
     _write_json(fresh / "tokenizer" / "tokenizer_config.json", tokenizer_config)
-    scheduler().save_pretrained(fresh / "scheduler")
+    scheduler(prediction_type).save_pretrained(fresh / "scheduler")
     _write_json(fresh / "model_index.json", _model_index())
-    _write_json(fresh / "atelier.json", {**_word_list(), "provenance": dict(provenance)})
+    _write_json(
+        fresh / "atelier.json", {**_word_list(), "prediction_type": prediction_type, "provenance": dict(provenance)}
+    )
     Image.fromarray(render(SAMPLE_LAYOUT, sprites, SAMPLE_SIZE, SAMPLE_SIZE)).save(fresh / "sample.png", optimize=True)
     _swap_in(fresh, folder)
 
@@ -152,7 +155,6 @@ def _word_list() -> dict[str, object]:
         "title": TITLE,
         "native_size": NATIVE_SIZE,
         "guidance_scale": GUIDANCE_SCALE,
-        "prediction_type": "v_prediction",
         "concepts": [concept.name for concept in CONCEPTS],
         "people": [concept.name for concept in CONCEPTS if concept.is_person],
         "skin_tones": list(TONE_CODES),

@@ -5,7 +5,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from webui.training.starter.backgrounds import Pixels
-from webui.training.starter.diffusion import Denoiser, scheduler
+from webui.training.starter.diffusion import Denoiser, PredictionType, scheduler
 from webui.training.starter.latents import Affine
 from webui.training.starter.networks import LATENT_FACTOR, NATIVE_SIZE
 from webui.training.starter.vae import to_pixels
@@ -20,11 +20,12 @@ def sample(
     empty_ids: Tensor,
     seeds: list[int],
     *,
+    prediction_type: PredictionType,
     num_inference_steps: int = 20,
     guidance_scale: float = 5.0,
 ) -> Pixels:
     """One picture per row of `token_ids` (B, 77), from its seed: uint8 (B, 128, 128, 3)."""
-    steps = scheduler()
+    steps = scheduler(prediction_type)
     steps.set_timesteps(num_inference_steps)
     context = denoiser.encode_text(torch.cat([empty_ids.expand(len(token_ids), -1), token_ids]))
     side = NATIVE_SIZE // LATENT_FACTOR

@@ -11,15 +11,14 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from torch import nn
-from transformers import CLIPTokenizer
 
 from webui.training.starter import vae as vae_stage
-from webui.training.starter.diffusion import Denoiser, train_denoiser
+from webui.training.starter.diffusion import PREDICTION_TYPES, Denoiser, train_denoiser
 from webui.training.starter.evaluate import Exported, evaluate, photo_psnr, write_sheet
 from webui.training.starter.export import GUIDANCE_SCALE, SIZE_BUDGET_BYTES, export, load_exported_vae, size_bytes
 from webui.training.starter.feed import Feed
-from webui.training.starter.judge import Judge, measure_judge, train_judge
-from webui.training.starter.latents import Affine, compose_shard, encode_shard, load_pool, pool_shards
+from webui.training.starter.judge import Judge, judge_pictures, measure_judge, train_judge
+from webui.training.starter.latents import compose_shard, encode_shard, load_pool, pool_shards
 from webui.training.starter.loop import Plan
 from webui.training.starter.networks import Sizes, build_vae
 from webui.training.starter.prompts import watched_prompts
@@ -168,14 +167,13 @@ def _run_unet(work: WorkDir, options: argparse.Namespace, ranks: Ranks) -> None:
     affine = work.affine()
     pool = load_pool(work.latents, shards, affine)
     empty_ids = encode(tokenizer, [""])[0]
-    vae = work.vae()
     exported_at = -float("inf")
 
     def report(averaged: nn.Module, step: int) -> None:
         nonlocal exported_at
         assert isinstance(averaged, Denoiser)
         if options.export_every_s and time.monotonic() - exported_at > options.export_every_s:
-            _draw(work, averaged, vae, affine, tokenizer, step)
+            _look(work, options, averaged, step)
             _write_export(work, options, averaged, step)
             exported_at = time.monotonic()
 
@@ -193,6 +191,7 @@ def _run_unet(work: WorkDir, options: argparse.Namespace, ranks: Ranks) -> None:
         empty_ids,
         plan,
         batch_size=options.batch_size,
+        prediction_type=options.prediction_type,
         seed=options.seed,
         ranks=ranks,
         checkpoint=work.unet_state,
@@ -222,6 +221,7 @@ def _write_export(work: WorkDir, options: argparse.Namespace, denoiser: Denoiser
             tokenizer=load_tokenizer(work.tokenizer),
             tokenizer_files=work.tokenizer,
             sprites=load_sprites(Packages.fetch(work.packages)),
+            prediction_type=options.prediction_type,
             provenance={"unet_steps": step, "batch_size": options.batch_size, "seed": options.seed},
         )
         print(f"{time.strftime('%H:%M:%S')} exported step {step}, {size_bytes(folder)} bytes", flush=True)
@@ -250,8 +250,7 @@ def _run_judge(work: WorkDir, options: argparse.Namespace, ranks: Ranks) -> None
 def _evaluate(work: WorkDir, options: argparse.Namespace) -> int:
     """Measure the exported model and print the figures as JSON."""
     packages = Packages.fetch(work.packages)
-    judge = Judge()
-    judge.load_state_dict(torch.load(work.judge_state, map_location="cpu", weights_only=True)["averaged"])
+    judge = work.judge()
     exported = Exported.load(options.export_dir[0])
     _, unseen = load_other_sprites(packages, keep_every=OTHER_ICONS_EVERY)
     icons = vae_stage.validation_pictures(vae_stage.nameless_sprites(unseen), NUM_HELD_OUT)
@@ -266,15 +265,26 @@ def _evaluate(work: WorkDir, options: argparse.Namespace) -> int:
     return 0
 
 
-def _draw(
-    work: WorkDir, denoiser: Denoiser, vae: AutoencoderKL, affine: Affine, tokenizer: CLIPTokenizer, step: int
-) -> None:
-    prompts = watched_prompts()
+def _look(work: WorkDir, options: argparse.Namespace, denoiser: Denoiser, step: int) -> None:
+    """Draw the prompts that are for looking at; with a judge, say how many of their objects it sees."""
+    prompts, tokenizer, vae = watched_prompts(), load_tokenizer(work.tokenizer), work.vae()
     texts, seeds = [prompt.text for prompt in prompts], [prompt.seed for prompt in prompts]
     token_ids, empty_ids = (torch.from_numpy(encode(tokenizer, text).astype(np.int64)) for text in (texts, [""]))
-    networks = copy.deepcopy(denoiser).to(vae.device)
-    pictures = sample(networks, vae, affine, token_ids, empty_ids, seeds, guidance_scale=GUIDANCE_SCALE)
+    pictures = sample(
+        copy.deepcopy(denoiser).to(vae.device),
+        vae,
+        work.affine(),
+        token_ids,
+        empty_ids,
+        seeds,
+        prediction_type=options.prediction_type,
+        guidance_scale=GUIDANCE_SCALE,
+    )
     write_sheet(pictures, work.root / f"sheet-{step:06}.png")
+    if work.judge_state.exists():
+        seen = zip(prompts, judge_pictures(work.judge(), pictures), strict=True)
+        hits = [verdict.concepts[0] in prompt.concepts for prompt, verdict in seen if prompt.concepts]
+        print(f"{time.strftime('%H:%M:%S')} step {step}: {sum(hits)} of {len(hits)} watched objects", flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -295,6 +305,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--unet-cooldown-steps", type=int, default=600, help="last steps, with a falling learning rate")
     parser.add_argument("--unet-rate", type=float, default=1.2e-3)
     parser.add_argument("--judge-steps", type=int, default=2000)
+    parser.add_argument("--prediction-type", choices=PREDICTION_TYPES, default="v_prediction")
     parser.add_argument("--batch-size", type=int, default=96, help="pictures per step over all processes")
     parser.add_argument("--checkpoint-every-s", type=float, default=240.0)
     parser.add_argument("--rank", type=int, help=argparse.SUPPRESS)

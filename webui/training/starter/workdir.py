@@ -8,6 +8,7 @@ from diffusers import AutoencoderKL
 from transformers import CLIPTokenizer
 
 from webui.training.starter.diffusion import Denoiser
+from webui.training.starter.judge import Judge
 from webui.training.starter.latents import Affine, measure_affine, pool_shards
 from webui.training.starter.networks import Sizes, build_text_encoder, build_unet, build_vae
 from webui.training.starter.sharpen import with_sharpened_decoder
@@ -67,6 +68,12 @@ class WorkDir:
             return self.plain_vae()
         state = torch.load(self.decoder_state, map_location="cpu", weights_only=True)["averaged"]
         return with_sharpened_decoder(self.plain_vae(), state)
+
+    def judge(self) -> Judge:
+        """The trained classifier."""
+        judge = Judge()
+        judge.load_state_dict(torch.load(self.judge_state, map_location="cpu", weights_only=True)["averaged"])
+        return judge
 
     def affine(self) -> Affine:
         """What gives the raw latents of the first shard unit variance."""
