@@ -166,6 +166,17 @@ def test_a_preview_is_no_embedding_and_an_embedding_in_a_picture_is_one(library:
     assert found["word"].preview == folder / "word.png"
 
 
+def test_the_sample_in_a_checkpoint_folder_is_its_preview(tiny_models_dir: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_models_dir / "checkpoints" / "tiny", tmp_path / "checkpoints" / "tiny")
+    Image.new("RGB", (8, 8)).save(folder / "sample.png")
+    library = Library([tmp_path], tmp_path / "cache")
+    assert library.files("checkpoint")[0].preview == folder / "sample.png"
+    Image.new("RGB", (8, 8)).save(tmp_path / "checkpoints" / "tiny.png")
+    library.refresh()
+    assert library.files("checkpoint")[0].preview == tmp_path / "checkpoints" / "tiny.png"
+    library.close()
+
+
 def test_old_files_are_told_apart_too(library: Library, models: Path) -> None:
     (models / "embeddings").mkdir(parents=True)
     torch.save({"string_to_param": {"*": torch.zeros(2, 768)}, "name": "old"}, models / "embeddings" / "old.pt")

@@ -161,6 +161,14 @@ def test_a_checkpoints_card_chooses_it_with_its_own_size(user: User) -> None:
     expect(card(user, "neon")).to_have_count(0)
 
 
+def test_a_checkpoint_that_just_came_can_be_chosen(user: User, models: Path) -> None:
+    kind(user, "Checkpoints")
+    path = write_checkpoint(models / "checkpoints" / "sub" / "z-new.safetensors", "sdxl")
+    use(user, "z-new").click()
+    expect(user.page.get_by_label("Checkpoint", exact=True)).to_have_value("z-new")
+    path.unlink()
+
+
 def test_a_vaes_card_chooses_it_and_a_second_click_leaves_the_choice_to_the_program(user: User) -> None:
     kind(user, "VAEs")
     use(user, "mse").click()

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
@@ -17,6 +17,7 @@ SIDECAR_SUFFIXES = (".json", ".civitai.info")
 PICTURES = frozenset({".png", ".webp"})
 """Embeddings may lie in pictures."""
 DIFFUSERS_INDEX = "model_index.json"
+SAMPLE = "sample.png"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,12 +87,16 @@ def scan(folder: Path, suffixes: frozenset[str]) -> list[FoundFile]:
 
 
 def found_folder(path: Path, name: str) -> FoundFile:
-    """A checkpoint in diffusers layout."""
+    """A checkpoint in diffusers layout. A sample in it is its preview, unless there is one beside it."""
     stats = [entry.stat() for entry in _files_in(path, depth=2)]
     newest = max((stat.st_mtime_ns for stat in stats), default=0)
     size = sum(stat.st_size for stat in stats)
     siblings = {entry.name: entry for entry in _entries(path.parent)}
-    return _described(siblings, path, name, path.name, size, newest)
+    found = _described(siblings, path, name, path.name, size, newest)
+    sample = next((entry for entry in _entries(path) if entry.name == SAMPLE), None)
+    if found.preview is not None or sample is None:
+        return found
+    return replace(found, preview=Path(sample.path), preview_mtime_ns=_size_and_time(sample)[1])
 
 
 def _walk(folder: Path, below: str, suffixes: frozenset[str], seen: set[tuple[int, int]]) -> Iterator[FoundFile]:

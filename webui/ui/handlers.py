@@ -72,6 +72,7 @@ class Handlers:
         return updates
 
     def refresh_checkpoints(self, checkpoint: str | None) -> Updates:
+        self._services.library.refresh()
         infos = self._services.checkpoints()
         return self._list_checkpoints(infos, _chosen(infos, checkpoint))
 
@@ -95,9 +96,10 @@ class Handlers:
             known = click["vae"] in (AUTOMATIC_VAE, *self._services.vaes())
             return form.updates({"vae": click["vae"]}) if known else {}
         name = str(click.get("checkpoint", ""))
-        if self._info(name) is None:
+        info = self._info(name)
+        if info is None:
             return {}
-        return {self._shell.checkpoint: name, **self.choose_checkpoint(name)}
+        return {**self._list_checkpoints(self._services.checkpoints(), info), **self.choose_checkpoint(name)}
 
     def restore(self, task: Task, path: str | None) -> Updates:
         """The settings that a dropped or opened picture was made with."""

@@ -185,7 +185,7 @@ def _connect_shell(
     shell.refresh.click(handlers.refresh_checkpoints, shell.checkpoint, lists, **quiet)
     its_own = {form.controls[name] for form in forms.values() for name in OF_CHECKPOINT} | of_models
     shell.checkpoint.input(handlers.choose_checkpoint, shell.checkpoint, {*its_own, *chips}, **quiet)
-    shell.models.change(handlers.pick_model, shell.models, {shell.checkpoint, *its_own, *chips}, **quiet)
+    shell.models.change(handlers.pick_model, shell.models, {*lists, *its_own}, **quiet)
     shell.checkpoint.change(
         js="(name) => atelierModels.chose(name)", inputs=shell.checkpoint, outputs=checkpoint_memory, **by_script
     )

@@ -200,6 +200,7 @@ const atelierModels = (() => {
       if (!node) continue;
       const reason = reasonOf(card), pressed = card.kind === "checkpoint" ? card.name === chosen : card.kind === "vae" ? card.name === vaes[task] : atelierTags.has(text, card, names);
       node.firstChild.setAttribute("aria-pressed", String(pressed));
+      node.firstChild.setAttribute("aria-disabled", String(!!reason && !pressed));
       node.classList.toggle("at-unfit", !!reason);
       fill(node.querySelector(".at-card-about"), reason || about(card));
     }
