@@ -136,6 +136,25 @@ def resident_bytes() -> int:
     return int(psutil.Process().memory_info().rss)
 
 
+@pytest.mark.parametrize("replaced", ["in place", "by another file", "removed"])
+def test_a_shared_network_does_not_follow_the_other_checkpoints_file(replaced: str, models: Path) -> None:
+    manager = manager_of(models)
+    manager.load("b")
+    before = manager.load("c").unet.conv_in.weight.clone()
+    path = models / "checkpoints" / "b" / "unet" / "diffusion_pytorch_model.safetensors"
+    content = path.read_bytes()
+    if replaced != "in place":
+        path.unlink()
+    if replaced != "removed":
+        path.touch()
+        with path.open("r+b") as file:
+            file.write(content[:-4000] + bytes(4000))
+    after = manager.load("c")
+    assert torch.equal(after.unet.conv_in.weight, before)
+    source = after.components["unet"].source
+    assert all(torch.equal(source.tensor(name), weight) for name, weight in after.unet.state_dict().items())
+
+
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_the_faster_memory_layout_is_measured_once_on_a_machine(
     layout: torch.memory_format, models: Path, monkeypatch: pytest.MonkeyPatch
@@ -214,7 +233,7 @@ def test_the_budget_is_a_share_of_the_machine() -> None:
 
 
 def component(size_bytes: int) -> Component:
-    source = type("Source", (), {"close": lambda self: None})()
+    source = type("Source", (), {"close": lambda self: None, "is_current": lambda self: True})()
     return Component(name="vae", module=torch.nn.Identity(), source=source, dtype=torch.float32, size_bytes=size_bytes)
 
 

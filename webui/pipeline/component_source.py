@@ -10,10 +10,11 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
+from webui.errors import UnsupportedModel
 from webui.library.header import TensorInfo
 from webui.pipeline.layouts import Config, Transform
 from webui.pipeline.networks import effective_config
-from webui.pipeline.weight_files import WeightFile, byte_view
+from webui.pipeline.weight_files import WeightFile, byte_view, stamp_of
 
 THIRDS: Mapping[Transform, int] = MappingProxyType({"first_third": 0, "second_third": 1, "last_third": 2})
 
@@ -65,6 +66,13 @@ class ComponentSource:
     @property
     def num_values(self) -> int:
         return sum(math.prod(self.info(name).shape) for name in self.origins)
+
+    def is_current(self) -> bool:
+        """Whether the files are still what was read. The map of one that was written in place shows new values."""
+        try:
+            return all(stamp_of(file.path) == file.stamp for file in self._files())
+        except UnsupportedModel:  # it is gone
+            return False
 
     def open(self) -> None:
         """Maps the files now, so that `tensor` may be called from several threads. Raises UnsupportedModel."""

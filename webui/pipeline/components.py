@@ -66,9 +66,9 @@ class ComponentCache:
         return sum(component.size_bytes for component in self._components)
 
     def find(self, source: ComponentSource, dtype: torch.dtype) -> Component | None:
-        """The kept network of the same content in `dtype`."""
+        """The kept network of the same content in `dtype`, if its own file is still there to be compared."""
         for component in self._components:
-            if component.dtype == dtype and same_content(component.source, source):
+            if component.dtype == dtype and component.source.is_current() and same_content(component.source, source):
                 return component
         return None
 
@@ -101,6 +101,12 @@ class ComponentCache:
             thrown_out = True
         if thrown_out:
             give_back()
+
+    def throw_out_stale(self) -> None:
+        """Throws out what was read from files that have changed since, except what is pinned."""
+        for component in [component for component in self._components if component not in self._pinned]:
+            if not component.source.is_current():
+                self._throw_out(component)
 
     def clear(self) -> None:
         """Throws everything out, in use or not."""

@@ -48,6 +48,10 @@ class _Loaded:
     model: Model
     components: Mapping[str, Component]
 
+    def is_current(self) -> bool:
+        """Whether the weights can still be restored: a shared network may come from another checkpoint's file."""
+        return all(component.source.is_current() for component in self.components.values())
+
 
 class PipelineManager:
     """Loads the checkpoint a request names, and keeps it and others for the next ones, as far as memory allows.
@@ -93,7 +97,7 @@ class PipelineManager:
         hint = "Close other programs, or choose a smaller checkpoint."
         with translated_memory_errors(self.device, what=f"loading '{name}'", hint=hint):
             loaded = self._loaded.get(identity)
-            if loaded is None:
+            if loaded is None or not loaded.is_current():
                 loaded = self._loaded[identity] = self._load(info, vae_path, tiny_path)
             if loaded is not self._current:
                 self._use(loaded)
@@ -109,6 +113,8 @@ class PipelineManager:
         self.device.free_memory()
 
     def _load(self, info: CheckpointInfo, vae_path: Path | None, tiny_path: Path | None) -> _Loaded:
+        self.cache.throw_out_stale()
+        self._forget_thrown_out()
         source = open_checkpoint(info)
         wanted = _wanted(source, vae_path)
         if tiny_path is not None and (tiny_decoder := _tiny_decoder(tiny_path)):
