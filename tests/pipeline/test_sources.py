@@ -185,6 +185,13 @@ def test_old_names_in_folders_are_understood(folders: dict[str, Path], tmp_path:
         assert same_content(part(target, name), part(folders["sd15"], name))
 
 
+def test_a_text_encoder_from_before_the_word_text_model_is_understood(tmp_path: Path) -> None:
+    path = write_original_layout(tmp_path / "a.safetensors")
+    old = {key.replace("transformer.text_model.", "transformer."): value for key, value in load_file(path).items()}
+    save_file(old, tmp_path / "b.safetensors")
+    assert same_content(part(path, "text_encoder"), part(tmp_path / "b.safetensors", "text_encoder"))
+
+
 def test_tensors_are_views_of_the_file_and_go_with_it(tmp_path: Path) -> None:
     path = write_original_layout(tmp_path / "mapped.safetensors")
     source = part(path, "unet")

@@ -336,7 +336,7 @@ def _text_reader(component: Component) -> Callable[[Header, str], dict[str, Any]
         shape_of = _under(header, prefix)
         if is_open_clip and shape_of("token_embedding.weight"):
             return facts | _open_clip_sizes(shape_of, facts)
-        for start in (prefix, f"{component}.text_model.", f"{component}."):
+        for start in (prefix, prefix.removesuffix("text_model."), f"{component}.text_model.", f"{component}."):
             shape_of = _under(header, start)
             if shape_of("embeddings.token_embedding.weight"):
                 projection = _under(header, f"{component}.")("text_projection.weight")
