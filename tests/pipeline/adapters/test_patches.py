@@ -11,6 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from webui.pipeline.adapters.deltas import is_low_rank
 from webui.pipeline.adapters.patches import Patch, PatchedWeights
 from webui.pipeline.adapters.targets import AdapterGroup
 
@@ -89,7 +90,11 @@ MULTIPLIERS = (1.0, 0.6, -0.5)
 
 
 def patch(path: str, which: int, multiplier: float) -> Patch:
-    return Patch(key=(path, which, multiplier), group=GROUPS[path][which], multiplier=multiplier)
+    return patch_of(GROUPS[path][which], (path, which, multiplier), multiplier)
+
+
+def patch_of(group: AdapterGroup, key: object, multiplier: float = 1.0) -> Patch:
+    return Patch(key=key, group=group, multiplier=multiplier, is_plain=is_low_rank(group))
 
 
 def expected(source: MemorySource, recipes: Mapping[str, list[Patch]]) -> dict[str, Tensor]:
@@ -186,6 +191,18 @@ def test_a_convolution_that_the_file_has_as_a_matrix_keeps_its_shape() -> None:
     assert torch.equal(module.point.weight.flatten(1), source.weights["point.weight"])
 
 
+def test_a_first_convolution_with_more_channels_is_changed_in_those_that_the_adapter_knows() -> None:
+    module = nn.Module()
+    module.conv_in = nn.Conv2d(9, 6, 3).requires_grad_(False)
+    weight = module.conv_in.weight.clone()
+    group = lora("conv", 4)
+    patches = PatchedWeights(module, MemorySource({"conv_in.weight": weight, "conv_in.bias": module.conv_in.bias}))
+    patches.apply({"conv_in": [patch_of(group, "a", 0.6)]})
+    known = 0.6 * 0.5 * (group.tensors["lora_up"].flatten(1) @ group.tensors["lora_down"].flatten(1)).view(6, 4, 3, 3)
+    assert torch.allclose(module.conv_in.weight[:, :4], weight[:, :4] + known, atol=1e-6)
+    assert torch.equal(module.conv_in.weight[:, 4:], weight[:, 4:])
+
+
 def test_a_module_that_is_its_files_memory_map_leaves_the_map_as_it_was(tmp_path: Path) -> None:
     weights = make()[1].weights
     save_file(dict(weights), tmp_path / "w.safetensors")
@@ -217,7 +234,7 @@ def test_an_error_in_the_middle_is_mended_by_the_next_stack() -> None:
     patches.apply({"linear": STACK["linear"], "conv": STACK["conv"]})
     broken = AdapterGroup.of("point", {"lora_up": torch.zeros(4, 2), "lora_down": torch.zeros(3, 99)})
     with pytest.raises(ValueError, match="do not fit"):
-        patches.apply({"point": [Patch(key="broken", group=broken, multiplier=1.0)], "norm": STACK["norm"]})
+        patches.apply({"point": [patch_of(broken, "broken")], "norm": STACK["norm"]})
     patches.apply({"norm": STACK["norm"]})
     for name, value in expected(source, {"norm": STACK["norm"]}).items():
         assert torch.allclose(module.state_dict()[name].double(), value, atol=1e-6), name

@@ -14,15 +14,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from webui.pipeline.adapters.deltas import (
-    LowRank,
-    bias_patched,
-    changes_bias,
-    changes_weight,
-    is_low_rank,
-    low_rank,
-    patched,
-)
+from webui.pipeline.adapters.deltas import bias_patched, changes_bias, changes_weight, low_rank, patched
+from webui.pipeline.adapters.factors import lora_factors, scale_of
 from webui.pipeline.adapters.targets import AdapterGroup
 
 
@@ -35,12 +28,14 @@ class PristineSource(Protocol):
 class Patch:
     """One adapter's change of one module. Equal `key` means equal effect, `multiplier` included; it is not 0.
 
-    `max_rank` cuts low-rank factors to their first rows, which stay as strong as in the whole; no other type has rows.
+    `is_plain` is `deltas.is_low_rank(group)`, known beforehand because asking takes as long as merging. `max_rank` cuts
+    low-rank factors to their first rows, which stay as strong as in the whole; no other type has rows.
     """
 
     key: Hashable
     group: AdapterGroup
     multiplier: float
+    is_plain: bool
     max_rank: int | None = None
 
 
@@ -167,7 +162,7 @@ class PatchedWeights:
 
 def _merge(weight: Tensor, recipe: Recipe) -> None:
     """Applies `recipe` to the float32 `weight` in place; neighbours of low rank in one product."""
-    for is_plain, run in groupby(recipe, key=lambda patch: is_low_rank(patch.group)):
+    for is_plain, run in groupby(recipe, key=lambda patch: patch.is_plain):
         if is_plain:
             _add_low_rank(weight, list(run))
             continue
@@ -176,22 +171,22 @@ def _merge(weight: Tensor, recipe: Recipe) -> None:
 
 
 def _add_low_rank(weight: Tensor, recipe: Recipe) -> None:
-    ups, downs = [], []
-    for patch in recipe:
-        factors = low_rank(patch.group, tuple(weight.shape), device=weight.device)
-        if factors is None:
-            raise TypeError(f"'{patch.group.prefix}' is not of low rank.")
-        ups.append(_scaled_up(factors, patch.multiplier)[:, : patch.max_rank])
-        downs.append(factors.down[: patch.max_rank])
-    up = ups[0] if len(ups) == 1 else torch.cat(ups, dim=1)
-    down = downs[0] if len(downs) == 1 else torch.cat(downs, dim=0)
+    factors = [_factors(patch, weight) for patch in recipe]
+    up, down = factors[0]
+    if len(factors) > 1:
+        up, down = (torch.cat(parts, dim=dim) for dim, parts in zip((1, 0), zip(*factors, strict=True), strict=True))
     matrix, down = _as_matrix(weight, down)
     matrix.addmm_(up, down)
 
 
-def _scaled_up(factors: LowRank, multiplier: float) -> Tensor:
-    scale = factors.scale * multiplier
-    return factors.up if scale == 1.0 else factors.up * scale
+def _factors(patch: Patch, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """`up` (out, rank), with the strength in it, and `down` (rank, inputs times kernel)."""
+    up, down = lora_factors(patch.group, weight)
+    scale = scale_of(patch.group, len(down))
+    if down.shape[1] != weight[0].numel():  # a first convolution with more channels than the adapter knows
+        padded = low_rank(patch.group, tuple(weight.shape), device=weight.device)
+        down = down if padded is None else padded.down
+    return up[:, : patch.max_rank] * (scale * patch.multiplier), down[: patch.max_rank]
 
 
 def _as_matrix(weight: Tensor, down: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ from webui.errors import AdapterMismatch
 from webui.library.cards import BASE_LABELS
 from webui.library.families import Family
 from webui.pipeline.adapters.blocks import block_of, network_shape
-from webui.pipeline.adapters.deltas import changes_bias, problem_with_weight
+from webui.pipeline.adapters.deltas import changes_bias, is_low_rank, problem_with_weight
 from webui.pipeline.adapters.names import TargetNames, module_paths
 from webui.pipeline.adapters.patches import Patch, PatchedWeights, Recipes
 from webui.pipeline.adapters.reading import AdapterFile
@@ -47,9 +47,9 @@ class ActiveAdapter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Match:
-    """The layers that an adapter changes here, of `num_modules` that are in its file."""
+    """The layers that an adapter changes here, and whether each is of low rank; `num_modules` are in its file."""
 
-    targets: tuple[tuple[Target, AdapterGroup], ...]
+    targets: tuple[tuple[Target, AdapterGroup, bool], ...]
     num_modules: int
 
     @property
@@ -95,13 +95,14 @@ class AdapterStack:
         """By component, what `adapters`, in this order, do to each layer. Raises AdapterMismatch."""
         recipes: dict[str, dict[str, list[Patch]]] = {name: {} for name in self._parts}
         for adapter in adapters:
-            for target, group in self.match(adapter).targets:
+            for target, group, is_plain in self.match(adapter).targets:
                 multiplier = self._multiplier(adapter.tag, target)
                 if multiplier != 0:
                     patch = Patch(
                         key=(adapter.key, group.prefix, multiplier, adapter.tag.max_rank),
                         group=group,
                         multiplier=multiplier,
+                        is_plain=is_plain,
                         max_rank=adapter.tag.max_rank,
                     )
                     recipes[target.component].setdefault(target.path, []).append(patch)
@@ -160,7 +161,10 @@ class AdapterStack:
                 f"does not fit this checkpoint ({self._family.label}): it has none of the {adapter.file.num_modules} "
                 "layers that the LoRA changes",
             )
-        return Match(targets=targets, num_modules=adapter.file.num_modules)
+        return Match(
+            targets=tuple((target, group, is_low_rank(group)) for target, group in targets),
+            num_modules=adapter.file.num_modules,
+        )
 
     def _problem(self, target: Target, group: AdapterGroup) -> str:
         module = self._parts[target.component].module.get_submodule(target.path)
