@@ -4,15 +4,16 @@ const atelierModels = (() => {
   const { make, byId, visible, currentTask } = atelier;
   const REFRESH_MS = 4000, LOOK_MS = 400, CHUNK = 200, MEMORY = "atelier-models", AUTOMATIC = "Automatic";
   const KINDS = { checkpoint: "Checkpoints", adapter: "LoRAs", embedding: "Embeddings", vae: "VAEs", hypernetwork: "Hypernetworks" };
+  const byName = new Intl.Collator(undefined, { numeric: true });
   const SORTS = {
-    name: ["Name", (one, other) => one.name.localeCompare(other.name, undefined, { numeric: true })],
+    name: ["Name", (one, other) => byName.compare(one.name, other.name)],
     time: ["Newest", (one, other) => other.time - one.time],
     size: ["Largest", (one, other) => other.size - one.size],
   };
   const view = { open: false, kind: "adapter", query: "", folder: "", sort: "name", fit: "fits", ...recall() };
-  const cards = new Map(); // id -> { card, node }
+  const cards = new Map(); // id -> { card, text to search in, node, state that the node shows }
   const vaes = {}; // by task
-  let stamp = "", loaded = false, chosen = "", task = "txt2img", box = "prompt", shown = [], drawing = 0, bridge = null, lastTexts = "";
+  let stamp = "", loaded = false, chosen = "", task = "txt2img", box = "prompt", shown = [], drawing = 0, active = null, bridge = null, lastTexts = "";
 
   function recall() {
     try { return JSON.parse(localStorage.getItem(MEMORY)) || {}; } catch { return {}; }
@@ -61,28 +62,26 @@ const atelierModels = (() => {
     for (const id of cards.keys()) if (!known.has(id)) cards.delete(id);
     for (const card of list.cards) {
       const old = cards.get(card.id);
-      if (!old || JSON.stringify(old.card) !== JSON.stringify(card)) cards.set(card.id, { card, node: null });
+      if (old && JSON.stringify(old.card) === JSON.stringify(card)) continue;
+      cards.set(card.id, { card, text: `${card.names.join(" ")} ${card.label} ${card.words}`.toLowerCase(), node: null, state: "" });
     }
     draw();
   }
   const all = () => [...cards.values()].map((entry) => entry.card);
-  const current = () => all().find((card) => card.kind === "checkpoint" && card.name === chosen);
+  const current = () => all().find((card) => card.kind === "checkpoint" && card.name === chosen) || null;
   /* Why a model does not go with the chosen checkpoint; "" if it does, or nobody can tell. */
-  function misfit(card) {
-    const checkpoint = current();
+  function misfit(card, checkpoint = current()) {
     if (card.kind === "checkpoint" || !card.base || !checkpoint?.base || card.base === checkpoint.base) return "";
     if (card.kind === "vae" && card.base !== "sdxl" && checkpoint.base !== "sdxl") return ""; // SD 1 and 2 share theirs
     return `Made for ${card.label || "another model"}; ${checkpoint.name} is ${checkpoint.label || "another"}`;
   }
-  const reasonOf = (card) => (card.problem ? `Cannot be used: ${card.problem}` : misfit(card));
+  const reasonOf = (card, checkpoint = current()) => (card.problem ? `Cannot be used: ${card.problem}` : misfit(card, checkpoint));
   function matching() {
     const words = view.query.toLowerCase().split(/\s+/).filter(Boolean);
-    const fits = (card) => view.fit === "all" || card.kind === "checkpoint" || (view.fit === "fits" ? !misfit(card) : card.base === view.fit);
+    const checkpoint = current();
+    const fits = (card) => view.fit === "all" || card.kind === "checkpoint" || (view.fit === "fits" ? !misfit(card, checkpoint) : card.base === view.fit);
     const mine = all().filter((card) => card.kind === view.kind);
-    const found = mine.filter((card) => {
-      const text = `${card.names.join(" ")} ${card.label} ${card.words}`.toLowerCase();
-      return words.every((word) => text.includes(word)) && (!view.folder || `${card.folder}/`.startsWith(`${view.folder}/`));
-    });
+    const found = mine.filter((card) => words.every((word) => cards.get(card.id).text.includes(word)) && (!view.folder || `${card.folder}/`.startsWith(`${view.folder}/`)));
     const order = (one, other) => !!one.problem - !!other.problem || SORTS[view.sort][1](one, other);
     return { total: mine.length, found, kept: found.filter(fits).sort(order) };
   }
@@ -194,13 +193,15 @@ const atelierModels = (() => {
     const texts = JSON.stringify([textOf("prompt"), textOf("negative_prompt"), chosen, task, vaes[task]]);
     if (texts === lastTexts || !parts.panel.isConnected) return;
     lastTexts = texts;
-    const text = `${textOf("prompt")}\n${textOf("negative_prompt")}`, names = atelierTags.named(text);
+    const text = `${textOf("prompt")}\n${textOf("negative_prompt")}`, names = atelierTags.named(text), checkpoint = current();
     for (const card of shown) {
-      const { node } = cards.get(card.id) || {};
+      const entry = cards.get(card.id), node = entry?.node;
       if (!node) continue;
-      const reason = reasonOf(card), pressed = card.kind === "checkpoint" ? card.name === chosen : card.kind === "vae" ? card.name === vaes[task] : atelierTags.has(text, card, names);
+      const reason = reasonOf(card, checkpoint), pressed = card.kind === "checkpoint" ? card.name === chosen : card.kind === "vae" ? card.name === vaes[task] : atelierTags.has(text, card, names);
+      const state = `${pressed} ${reason}`;
+      if (entry.state === state) continue;
+      entry.state = state;
       node.firstChild.setAttribute("aria-pressed", String(pressed));
-      node.firstChild.setAttribute("aria-disabled", String(!!reason && !pressed));
       node.classList.toggle("at-unfit", !!reason);
       fill(node.querySelector(".at-card-about"), reason || about(card));
     }
@@ -211,9 +212,10 @@ const atelierModels = (() => {
 
   /* ---- keys: the cards are one stop for Tab, arrows go from card to card ------------------------------------------- */
   function rove(to = null) {
-    const nodes = [...parts.grid.children];
-    const active = to || nodes.find((node) => node.firstChild.tabIndex === 0) || nodes[0];
-    for (const node of nodes) for (const button of node.children) button.tabIndex = node === active ? 0 : -1;
+    const stop = (node, index) => { for (const button of node?.children || []) button.tabIndex = index; };
+    stop(active, -1);
+    active = to || (active?.parentElement === parts.grid ? active : parts.grid.firstElementChild);
+    stop(active, 0);
     if (to) { to.firstChild.focus({ preventScroll: true }); to.scrollIntoView({ block: "nearest" }); }
   }
   function onKey(event) {
