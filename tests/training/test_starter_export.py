@@ -14,9 +14,10 @@ from webui.training.starter.evaluate import Exported, border_colour, photo_psnr
 from webui.training.starter.export import SIZE_BUDGET_BYTES, export, fold_affine, load_exported_vae, size_bytes
 from webui.training.starter.latents import Affine
 from webui.training.starter.networks import SCALING_FACTOR, Sizes, build_text_encoder, build_unet, build_vae
-from webui.training.starter.tokenizer import training_lines, write_tokenizer
+from webui.training.starter.tokenizer import encode, load_tokenizer, training_lines, write_tokenizer
 from webui.training.starter.vae import reconstruct
 from webui.training.starter.vocabulary import COLOURS
+from webui.training.starter.workdir import load_denoiser
 
 TINY = Sizes(vae_channels=(8, 8, 8, 8), unet_channels=(8, 16, 16), text_width=16, text_layers=2, text_heads=2)
 AFFINE = Affine((0.5, -1.0, 0.0, 2.0), (1.5, 0.5, 3.0, 1.0))
@@ -106,6 +107,21 @@ def test_an_exported_autoencoder_can_be_trained_on_with_latents_of_unit_variance
     assert torch.allclose(after, before * SCALING_FACTOR, atol=1e-5)
     pixels = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3)).astype(np.uint8)
     assert np.abs(reconstruct(exported, pixels).astype(int) - reconstruct(loaded, pixels).astype(int)).max() <= 1
+
+
+def test_a_larger_vocabulary_goes_on_from_the_shipped_networks(starter_dir: Path, tmp_path: Path) -> None:
+    tokenizer = write_tokenizer(tmp_path / "tokenizer", training_lines())
+    known = load_tokenizer(starter_dir / "tokenizer")
+    assert len(tokenizer) > len(known)
+    shipped, larger = Exported.load(starter_dir).denoiser, load_denoiser(starter_dir, tokenizer)
+    assert all(
+        torch.equal(weight, larger.unet.state_dict()[name]) for name, weight in shipped.unet.state_dict().items()
+    )
+    prompt = "a fox on a teal background"
+    before, after = (torch.from_numpy(encode(words, [prompt]).astype(np.int64)) for words in (known, tokenizer))
+    assert not torch.equal(before, after)
+    with torch.no_grad():
+        assert torch.allclose(shipped.encode_text(before), larger.eval().encode_text(after), atol=1e-5)
 
 
 def test_every_word_the_shipped_model_knows_is_in_the_tables(starter_dir: Path) -> None:

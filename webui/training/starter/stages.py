@@ -27,7 +27,7 @@ from webui.training.starter.sampling import sample
 from webui.training.starter.sharpen import train_sharpening, with_sharpened_decoder
 from webui.training.starter.sprites import Packages, load_other_sprites, load_sprites
 from webui.training.starter.tokenizer import encode, load_tokenizer, training_lines, write_tokenizer
-from webui.training.starter.workdir import WorkDir, build_denoiser
+from webui.training.starter.workdir import WorkDir, build_denoiser, load_denoiser
 
 STAGES = ("vae", "sharpen", "encode", "unet", "export", "judge", "evaluate")
 TRAINED_STAGES = ("vae", "sharpen", "encode", "unet", "judge")
@@ -186,7 +186,7 @@ def _run_unet(work: WorkDir, options: argparse.Namespace, ranks: Ranks) -> None:
         checkpoint_every_s=options.checkpoint_every_s,
     )
     train_denoiser(
-        build_denoiser(tokenizer),
+        load_denoiser(options.start_from, tokenizer) if options.start_from else build_denoiser(tokenizer),
         pool,
         empty_ids,
         plan,
@@ -294,7 +294,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--export-dir", type=Path, action="append", help="may be given twice; default models/starter")
     parser.add_argument("--export-every-s", type=float, default=0.0, help="refresh the export while training; 0: don't")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--start-from", type=Path, help="an exported model whose autoencoder is trained on")
+    parser.add_argument(
+        "--start-from", type=Path, help="an exported model that is trained on instead of random weights"
+    )
     parser.add_argument("--vae-steps", type=int, default=2000, help="35 %% of them with a falling learning rate")
     parser.add_argument("--vae-rate", type=float, default=3e-3)
     parser.add_argument("--vae-crops", type=int, default=16, help="crops of 64 px per step over all processes")

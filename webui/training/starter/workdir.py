@@ -4,14 +4,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL
-from transformers import CLIPTokenizer
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from transformers import CLIPTextModel, CLIPTokenizer
 
 from webui.training.starter.diffusion import Denoiser
 from webui.training.starter.judge import Judge
 from webui.training.starter.latents import Affine, measure_affine, pool_shards
 from webui.training.starter.networks import Sizes, build_text_encoder, build_unet, build_vae
 from webui.training.starter.sharpen import with_sharpened_decoder
+from webui.training.starter.tokenizer import load_tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,26 @@ class WorkDir:
     def affine(self) -> Affine:
         """What gives the raw latents of the first shard unit variance."""
         return measure_affine(pool_shards(1)[0].path(self.latents))
+
+
+def load_denoiser(folder: Path, tokenizer: CLIPTokenizer) -> Denoiser:
+    """The U-Net and text encoder of an exported model, for another vocabulary.
+
+    Words that both know keep their embedding; the others start from random ones.
+    """
+    denoiser = build_denoiser(tokenizer)
+    unet = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32)
+    text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32)
+    known, wanted = load_tokenizer(folder / "tokenizer").get_vocab(), tokenizer.get_vocab()
+    shared = sorted(known.keys() & wanted.keys())
+    embedding = denoiser.text_encoder.get_input_embeddings().weight.detach().clone()
+    source = text_encoder.get_input_embeddings().weight.detach()
+    embedding[[wanted[word] for word in shared]] = source[[known[word] for word in shared]]
+    state = text_encoder.state_dict()
+    (name,) = (name for name in state if name.endswith("token_embedding.weight"))
+    denoiser.unet.load_state_dict(unet.state_dict())
+    denoiser.text_encoder.load_state_dict(state | {name: embedding})
+    return denoiser
 
 
 def build_denoiser(tokenizer: CLIPTokenizer) -> Denoiser:
