@@ -22,6 +22,7 @@ from webui.jobs.events import JobEvent, Progress
 from webui.library.catalog import Library
 from webui.pipeline.manager import PipelineManager
 from webui.pipeline.model import Model
+from webui.settings import CHECKOUT
 
 FIRST_USER = (
     "<lora:plump_control_v1.0:0.3>, <lora:Fat:0.2>, <lora:add_detail:0.3>, ultra detailed, obesity, photo of a person, "
@@ -136,6 +137,31 @@ def test_a_lora_changes_the_picture_and_its_removal_brings_the_base_back(studio:
     assert not np.array_equal(studio.pixels(f"a red cat<lora:a:{weight}>"), base)
     assert np.array_equal(studio.pixels("a red cat"), base)
     assert studio.is_pristine()
+
+
+def test_a_random_adapter_changes_the_starters_picture_and_leaves_no_trace(tmp_path: Path) -> None:
+    library = Library([tmp_path, CHECKOUT / "models"], tmp_path / "cache")
+    manager = PipelineManager(library, CPU)
+    components = manager.load("starter").components
+    networks = {name: components[name].module for name in ("unet", "text_encoder")}
+    write_adapter(tmp_path / "loras" / "random.safetensors", modules_of(networks, attention_of), rank=4, seed=1)
+    generator = Generator(manager, ImageStore(tmp_path / "outputs"))
+
+    def picture(prompt: str) -> np.ndarray:
+        sampling = Sampling(num_inference_steps=4, guidance_scale=4.0)
+        asked = GenerationRequest(
+            checkpoint="starter", prompt=prompt, width=128, height=128, seed=21, sampling=sampling
+        )
+        made = generator.generate(asked, report=lambda event: None, cancel=CancelToken(), previews=False)
+        return pixels(made[0])
+
+    base = picture("a red apple")
+    changed = picture("a red apple<lora:random:0.1>")
+    assert np.abs(changed.astype(int) - base).mean() > 1
+    assert np.array_equal(picture("a red apple<lora:random:0>"), base)
+    assert np.array_equal(picture("a red apple<lora:random:0.1>"), changed)
+    assert np.array_equal(picture("a red apple"), base)
+    library.close()
 
 
 def test_weight_zero_is_the_base(studio: Studio) -> None:

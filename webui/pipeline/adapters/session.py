@@ -1,6 +1,6 @@
 """The networks that one request's prompts name, on the model for the time of its run."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import TypeVar
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from webui.pipeline.adapters.hypernetworks import hypernetworks_applied
 from webui.pipeline.adapters.phases import Active, Denoise, PhasedDenoise, plan_phases
 from webui.pipeline.adapters.prompted import PromptedNetworks
-from webui.pipeline.device import Device
+from webui.pipeline.device import Device, translated_memory_errors
 from webui.pipeline.model import Model
 
 PREPARED_BYTES = 4 * 2**30
@@ -57,7 +57,7 @@ class AdapterSession:
             clip.embed = partial(table.insert, component) if table.embeddings else None
         found = {}
         for active in self.actives:
-            stack.apply(self._recipes[active], stack.text_components)
+            self._apply(active, stack.text_components)
             found[active] = encode()
         return found
 
@@ -78,9 +78,14 @@ class AdapterSession:
         """For one picture, or one batch: the model's `guesses` by set of adapters."""
 
         def switch(active: Active) -> None:
-            self._model.adapters.apply(self._recipes[active], ("unet",))
+            self._apply(active, ("unet",))
 
         return PhasedDenoise(self._phases, guesses, switch, calls_per_step=calls_per_step, mask=self._region)
+
+    def _apply(self, active: Active, components: Iterable[str]) -> None:
+        hint = "Use a smaller checkpoint, or fewer adapters."
+        with translated_memory_errors(self._model.device, what="applying adapters", hint=hint):
+            self._model.adapters.apply(self._recipes[active], components)
 
 
 def _spare_bytes(device: Device) -> int:
