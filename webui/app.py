@@ -15,7 +15,11 @@ from webui.images.store import ImageStore
 from webui.jobs.worker import JobContext, Runner, Worker
 from webui.library.catalog import Library
 from webui.library.downloads.download import DownloadRequest
-from webui.services import DOWNLOAD, GENERATE, NETWORK_LANE, Services
+from webui.library.events import ModelSaved
+from webui.library.tool_models import saved_model
+from webui.library.tool_progress import ToolReport
+from webui.library.tool_requests import parse_tool_request
+from webui.services import DOWNLOAD, GENERATE, NETWORK_LANE, TOOL, TOOL_LANE, Services
 from webui.settings import Settings
 
 if TYPE_CHECKING:
@@ -77,6 +81,23 @@ def build_download_worker(services: Services) -> Worker:
     return Worker(services.queue, lambda: {DOWNLOAD: run_download}, lane=NETWORK_LANE)
 
 
+def build_tool_worker(services: Services) -> Worker:
+    """Makes new models of those that are there, beside whatever the device does."""
+
+    def run(context: JobContext) -> None:
+        from webui.pipeline.tools.run import run_tool  # here, as most runs of the program use no tool
+
+        if any(isinstance(event, ModelSaved) for event in context.previous):
+            return
+        request = parse_tool_request(context.job.payload)
+        report = ToolReport(request, context.report, check=context.cancel.check)
+        path = run_tool(request, services.tool_models, report=report)
+        services.library.refresh()
+        context.report(saved_model(path))
+
+    return Worker(services.queue, lambda: {TOOL: run}, lane=TOOL_LANE)
+
+
 def preload_starter(generator: "Generator", services: Services) -> None:
     """Reads the small model that most first pictures are made with, so that they need not wait for it."""
     if not any(info.name == STARTER and not info.problem for info in services.checkpoints()):
@@ -108,7 +129,11 @@ def serve(settings: Settings) -> None:
     prepare_data_dir(settings)
     services = Services(settings)
     services.discard_unused_inputs()
-    workers = (Worker(services.queue, lambda: build_runners(services)), build_download_worker(services))
+    workers = (
+        Worker(services.queue, lambda: build_runners(services)),
+        build_download_worker(services),
+        build_tool_worker(services),
+    )
     config = uvicorn.Config(_build_page(services), log_level="warning", timeout_graceful_shutdown=2)
 
     def when_ready() -> None:

@@ -21,6 +21,8 @@ from webui.library.downloads.client import Access
 from webui.library.downloads.download import DownloadRequest, Downloads
 from webui.library.downloads.events import DOWNLOAD_EVENTS
 from webui.library.downloads.sources import Sites
+from webui.library.tool_models import ToolModels
+from webui.library.tool_requests import ToolRequest
 from webui.prompt.chunks import CHUNK_TOKENS, EmbeddingNames, KnownEmbedding, count_tokens
 from webui.prompt.grammar import parse_prompt
 from webui.prompt.tokenizer import ClipTokenizer
@@ -30,7 +32,11 @@ GENERATE = "generate"
 """The kind of a generation job."""
 DOWNLOAD = "download"
 """The kind of a job that fetches a model."""
+TOOL = "tool"
+"""The kind of a job that makes a new model of others."""
 NETWORK_LANE = "network"
+TOOL_LANE = "tools"
+ALL_JOBS = 1_000_000
 
 
 class Services:
@@ -42,9 +48,12 @@ class Services:
         self.outputs = ImageStore(settings.outputs_dir)
         self.inputs = InputStore(settings.inputs_dir)
         self.queue = JobQueue(
-            settings.database, event_types=(*GENERATION_EVENTS, *DOWNLOAD_EVENTS), lanes={DOWNLOAD: NETWORK_LANE}
+            settings.database,
+            event_types=(*GENERATION_EVENTS, *DOWNLOAD_EVENTS),
+            lanes={DOWNLOAD: NETWORK_LANE, TOOL: TOOL_LANE},
         )
         self.downloads = downloads_of(settings)
+        self.tool_models = ToolModels(library=self.library)
         self._tokenizers: dict[Path, ClipTokenizer] = {}
 
     def checkpoints(self) -> list[CheckpointInfo]:
@@ -70,10 +79,29 @@ class Services:
             )
         self.downloads.source_of(request)
         payload = request.model_dump()
-        for job in self.queue.jobs(owner=owner, states={JobState.QUEUED, JobState.RUNNING}):
-            if job.kind == DOWNLOAD and job.payload == payload:
-                return self.queue.handle(job.id)
-        return self.queue.submit(DOWNLOAD, payload, owner=owner)
+        return self._waiting(DOWNLOAD, payload, owner) or self.queue.submit(DOWNLOAD, payload, owner=owner)
+
+    def run_tool(self, request: ToolRequest, *, owner: str) -> JobHandle:
+        """Queues a tool, or gives the job that the owner has asked for already.
+
+        Raises InvalidRequest for names that are not in the library, and for a new one that is taken or no plain name.
+        """
+        payload = request.model_dump(mode="json")
+        if (mine := self._waiting(TOOL, payload, owner)) is not None:
+            return mine
+        waiting = self.queue.jobs(states={JobState.QUEUED, JobState.RUNNING}, limit=ALL_JOBS)
+        if any(job.kind == TOOL and job.payload["destination"] == request.destination for job in waiting):
+            raise InvalidRequest(
+                "destination", f"Another tool makes '{request.destination}' already.", hint="Choose another name."
+            )
+        self.tool_models.check(request)
+        return self.queue.submit(TOOL, payload, owner=owner)
+
+    def _waiting(self, kind: str, payload: Mapping[str, Any], owner: str) -> JobHandle | None:
+        """The owner's job with this payload that has not ended."""
+        waiting = self.queue.jobs(owner=owner, states={JobState.QUEUED, JobState.RUNNING}, limit=ALL_JOBS)
+        same = (job for job in waiting if job.kind == kind and job.payload == payload)
+        return next((self.queue.handle(job.id) for job in same), None)
 
     def request_of(self, job_id: str) -> GenerationRequest:
         """The request of a generation job, with its seed and pictures."""
@@ -117,7 +145,7 @@ class Services:
         """Removes stored pictures and masks that no kept job needs."""
         keep = {
             name
-            for job in self.queue.jobs(limit=1_000_000)
+            for job in self.queue.jobs(limit=ALL_JOBS)
             for name in (job.payload.get("image"), job.payload.get("mask"))
             if name
         }

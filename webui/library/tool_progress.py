@@ -34,13 +34,14 @@ class ToolReport:
     def __call__(self, done: int, total: int) -> None:
         self._check()
         now = self._clock()
-        if total and self._started_at is None:
+        is_first = bool(total) and self._started_at is None
+        if is_first:
             self._started_at = now
-        if now < self._next_at and (done < total or not total):
+        if now < self._next_at and not is_first and not 0 < total == done:
             return
         self._next_at = now + REPORT_PAUSE_S
-        left = (now - self._started_at) * (total - done) / done if done and self._started_at is not None else None
-        self._report(self._progress(done, total, left))
+        elapsed_s = 0.0 if self._started_at is None else now - self._started_at
+        self._report(self._progress(done, total, elapsed_s * (total - done) / done if done and elapsed_s else None))
 
     def _progress(self, done: int, total: int, seconds_left: float | None) -> Progress:
         """`label` is what the numbers count: "MB written", "layers"."""

@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from PIL import Image, UnidentifiedImageError
@@ -21,17 +22,23 @@ from webui.errors import InvalidRequest, WebUIError
 from webui.generation.events import ImageReady, Note, StepPreview
 from webui.images.infotext import parse_infotext
 from webui.jobs.events import Cancelled, Failed, Finished, JobEvent, Progress, Queued, Started
-from webui.jobs.queue import JobHandle
+from webui.jobs.queue import JobHandle, JobQueue
 from webui.jobs.record import JobRecord, JobState
-from webui.services import DOWNLOAD, GENERATE, Services
+from webui.services import DOWNLOAD, GENERATE, TOOL, Services
 from webui.ui.controls import LABELS, Task
 from webui.ui.downloads import brief_download
+from webui.ui.tools import brief_tool
 
 ACTIVE = frozenset({JobState.QUEUED, JobState.RUNNING})
 ENDED = frozenset({JobState.FINISHED, JobState.FAILED, JobState.CANCELLED})
 MAX_FOLLOWED_JOBS = 256
 MAX_RECENT_JOBS = 12
 PROMPT_EXCERPT_CHARS = 80
+
+BRIEFS: Mapping[str, Callable[[JobQueue, JobRecord], dict[str, Any]]] = MappingProxyType(
+    {TOOL: brief_tool, DOWNLOAD: brief_download}
+)
+"""What the side bar says of jobs that make no pictures, by kind."""
 
 T = TypeVar("T")
 
@@ -138,7 +145,7 @@ class JobViews:
         shown = _foreground([*active, *ended], task, picked, kept)
         answer: dict[str, Any] = {
             "jobs": [self._brief(job) for job in active]
-            + [brief_download(queue, job) for job in busy if job.kind == DOWNLOAD],
+            + [brief(queue, job) for kind, brief in BRIEFS.items() for job in busy if job.kind == kind],
             "recent": self._recent([job for job in ended if task_of(job.payload) == task]),
             "shown": None,
         }
