@@ -2,9 +2,8 @@
 
     python launch.py bench models [--rounds 3]
 
-The checkpoint is a generated 2 GB file of the original layout in half precision; everything runs in float32. The files
-are in the system's page cache before anything is timed. Printed are medians and the ratio ours / theirs; below 1 we are
-faster or smaller.
+The checkpoint is a generated 2 GB file of the original layout in half precision; everything runs in float32, with the
+files in the system's page cache. Printed are medians and the ratio ours / theirs; below 1 we are faster or smaller.
 """
 
 import argparse
@@ -27,6 +26,7 @@ RANK = 16
 WEIGHTS = (0.3, 0.2, 0.3, 0.7, -0.5)
 REPEATS = 5
 LATENT_SIDE = 32
+CHECKPOINT = "one"
 Numbers = dict[str, float]
 
 
@@ -38,28 +38,40 @@ def main() -> None:
     if options.worker:
         name, folder = options.worker
         numbers = WORKERS[name](Path(folder))
-        print(json.dumps(numbers | {"peak memory, MB": peak_mb()}))
+        print(json.dumps(numbers | {MEMORY: peak_mb()}))
         return
-    with tempfile.TemporaryDirectory() as folder:
-        print("Writing two random checkpoints of SD 1.5's size and five LoRAs ...", file=sys.stderr)
-        write_files(Path(folder))
-        compare(Path(folder), options.rounds)
+    from tests.benchmarks import loading
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        loading.prepare(folder)
+        print_loading(loading.compare(folder, rounds=options.rounds))
+        write_loras(folder)
+        print_adapters(folder, options.rounds)
 
 
-def write_files(folder: Path) -> None:
+def print_loading(costs: dict[str, Any]) -> None:
+    print(f"{'loading':<34} {'s':>8} {'processor s':>12} {'peak MB':>9}")
+    for side, cost in costs.items():
+        print(f"{side:<34} {cost.seconds:>8.3f} {cost.processor_seconds:>12.3f} {cost.peak_mb:>9,.0f}")
+    ours = costs["ours"]
+    for side in ("read and convert", "diffusers"):
+        theirs = costs[side]
+        ratios = (ours.seconds / theirs.seconds, ours.processor_seconds / theirs.processor_seconds)
+        print(f"{'ours / ' + side:<34} {ratios[0]:>8.2f} {ratios[1]:>12.2f} {ours.peak_mb / theirs.peak_mb:>9.2f}")
+    sys.stdout.flush()
+
+
+def write_loras(folder: Path) -> None:
+    """Plain LoRAs of every attention and text layer."""
     from tests.adapter_files import attention_of, modules_of, write_adapter
-    from tests.model_files import sizes_of, write_folder, write_original_layout
     from webui.library.catalog import Library
     from webui.pipeline.loading import checked_network
     from webui.pipeline.sources import open_checkpoint
 
-    checkpoints = folder / "models" / "checkpoints"
-    checkpoints.mkdir(parents=True)
-    for seed, name in enumerate(("first", "second")):
-        write_original_layout(checkpoints / f"{name}.safetensors", sizes=sizes_of("sd15", small=False), seed=seed)
-    write_folder(folder / "configs", small=False)
     library = Library([folder / "models"], folder / "cache")
-    source = open_checkpoint(library.find_checkpoint("first"))
+    source = open_checkpoint(library.find_checkpoint(CHECKPOINT))
+    library.close()
     networks = {}
     for name in ("unet", "text_encoder"):
         component = source.component(name)
@@ -69,24 +81,20 @@ def write_files(folder: Path) -> None:
     modules = modules_of(networks, attention_of)
     for i in range(NUM_LORAS):
         write_adapter(folder / "models" / "loras" / f"lora{i}.safetensors", modules, rank=RANK, alpha=8.0, seed=i)
-    library.close()
 
 
-def compare(folder: Path, rounds: int) -> None:
+def print_adapters(folder: Path, rounds: int) -> None:
     results: dict[str, list[Numbers]] = {name: [] for name in WORKERS}
     for _ in range(rounds):
         for name in WORKERS:
             results[name].append(run_worker(name, folder))
-    print(f"{'measure':<44} {'ours':>9} {'theirs':>9} {'ratio':>6}  pairs")
-    for ours, theirs, measure, other in ROWS:
+    print(f"{f'{NUM_LORAS} LoRAs of rank {RANK}':<34} {'ours':>8} {'theirs':>8} {'ratio':>6}  pairs")
+    for title, (ours, measure), (theirs, other) in ROWS:
         pairs = [(mine[measure], yours[other]) for mine, yours in zip(results[ours], results[theirs], strict=True)]
         ratios = sorted(mine / yours for mine, yours in pairs)
         left, right = (statistics.median(column) for column in zip(*pairs, strict=True))
-        title = f"{ours}: {measure} / {theirs}" if ours != theirs else f"{measure} / {other}"
-        print(
-            f"{title:<44} {left:>9.3f} {right:>9.3f} {statistics.median(ratios):>6.2f}  "
-            f"{ratios[0]:.2f} to {ratios[-1]:.2f}"
-        )
+        spread = f"{ratios[0]:.2f} to {ratios[-1]:.2f}"
+        print(f"{title:<34} {left:>8.3f} {right:>8.3f} {statistics.median(ratios):>6.2f}  {spread}")
 
 
 def run_worker(name: str, folder: Path) -> Numbers:
@@ -111,62 +119,6 @@ def timed(action: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def warm(folder: Path) -> Path:
-    """The checkpoint, in the page cache."""
-    path = folder / "models" / "checkpoints" / "first.safetensors"
-    with path.open("rb") as file:
-        while file.read(1 << 24):
-            pass
-    return path
-
-
-def read_and_convert(folder: Path) -> Numbers:
-    """The floor: the file's tensors, read and converted one after the other."""
-    import torch
-    from safetensors import safe_open
-
-    from webui.pipeline.allocator import keep_freed_memory
-
-    keep_freed_memory()
-    path = warm(folder)
-    kept = []
-
-    def read() -> None:
-        with safe_open(path, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118 (not a mapping)
-                kept.append(file.get_tensor(name).to(torch.float32))
-
-    return {"load, s": timed(read)}
-
-
-def load_ours(folder: Path) -> Numbers:
-    """A cold load, a load of another, and the way back to the first."""
-    manager = manager_of(folder)
-    warm(folder)
-    cold = timed(lambda: manager.load("first"))
-    second = timed(lambda: manager.load("second"))
-    back = timed(lambda: manager.load("first"))
-    return {"load, s": cold, "load a second one, s": second, "switch back, s": back}
-
-
-def load_ours_once(folder: Path) -> Numbers:
-    """One load alone, for its memory."""
-    manager = manager_of(folder)
-    warm(folder)
-    return {"load, s": timed(lambda: manager.load("first"))}
-
-
-def load_diffusers(folder: Path) -> Numbers:
-    pipeline_of(folder, "first")  # what only the first load pays: imports and their caches
-    cold = timed(lambda: pipeline_of(folder, "first"))
-    return {"load, s": cold, "switch back, s": cold}
-
-
-def load_diffusers_once(folder: Path) -> Numbers:
-    warm(folder)
-    return {"load, s": timed(lambda: pipeline_of(folder, "first"))}
-
-
 def stack_ours(folder: Path) -> Numbers:
     import torch
 
@@ -174,7 +126,7 @@ def stack_ours(folder: Path) -> Numbers:
     from webui.pipeline.adapters.stack import ActiveAdapter
     from webui.prompt.tags import LoraTag
 
-    model = manager_of(folder).load("first")
+    model = manager_of(folder).load(CHECKPOINT)
     paths = [folder / "models" / "loras" / f"lora{i}.safetensors" for i in range(NUM_LORAS)]
     files = AdapterFiles()
 
@@ -216,7 +168,7 @@ def stack_ours(folder: Path) -> Numbers:
 def stack_peft(folder: Path) -> Numbers:
     import torch
 
-    pipe = pipeline_of(folder, "first")
+    pipe = pipeline_of(folder)
     step = unet_step(pipe.unet)
     names = [f"lora{i}" for i in range(NUM_LORAS)]
 
@@ -252,15 +204,15 @@ def manager_of(folder: Path) -> Any:
 
     keep_freed_memory()
     device = Device(torch_device=torch.device("cpu"), dtype=torch.float32, images_at_once=False)
-    return PipelineManager(Library([folder / "models"], folder / "cache"), device)
+    return PipelineManager(Library([folder / "models"], folder / "cache"), device, cache_dir=folder / "cache")
 
 
-def pipeline_of(folder: Path, name: str) -> Any:
+def pipeline_of(folder: Path) -> Any:
     import torch
     from diffusers import StableDiffusionPipeline
 
     return StableDiffusionPipeline.from_single_file(
-        str(folder / "models" / "checkpoints" / f"{name}.safetensors"),
+        str(folder / "models" / "checkpoints" / f"{CHECKPOINT}.safetensors"),
         config=str(folder / "configs"),
         local_files_only=True,
         torch_dtype=torch.float32,
@@ -277,33 +229,18 @@ def unet_step(unet: Any) -> Callable[[], object]:
     return lambda: unet(x, 500, encoder_hidden_states=context, return_dict=False)
 
 
-WORKERS: dict[str, Callable[[Path], Numbers]] = {
-    "read and convert": read_and_convert,
-    "ours": load_ours,
-    "ours, once": load_ours_once,
-    "diffusers": load_diffusers,
-    "diffusers, once": load_diffusers_once,
-    "our stack": stack_ours,
-    "peft": stack_peft,
-}
-
 MEMORY = "peak memory, MB"
+WORKERS: dict[str, Callable[[Path], Numbers]] = {"ours": stack_ours, "peft": stack_peft}
 ROWS = (
-    ("ours, once", "read and convert", "load, s", "load, s"),
-    ("ours, once", "diffusers, once", "load, s", "load, s"),
-    ("ours", "diffusers", "load a second one, s", "load, s"),
-    ("ours", "diffusers", "switch back, s", "switch back, s"),
-    ("ours, once", "read and convert", MEMORY, MEMORY),
-    ("ours, once", "diffusers, once", MEMORY, MEMORY),
-    ("our stack", "peft", "first use, s", "first use, s"),
-    ("our stack", "peft", "apply, s", "apply, s"),
-    ("our stack", "peft", "remove, s", "remove, s"),
-    ("our stack", "our stack", "apply again, s", "apply, s"),
-    ("our stack", "our stack", "step with the stack, s", "step, s"),
-    ("peft", "peft", "step with the stack, s", "step, s"),
-    ("our stack", "peft", MEMORY, MEMORY),
+    ("first use, from the files, s", ("ours", "first use, s"), ("peft", "first use, s")),
+    ("apply / fuse, s", ("ours", "apply, s"), ("peft", "apply, s")),
+    ("remove / unfuse, s", ("ours", "remove, s"), ("peft", "remove, s")),
+    ("the same again / apply, s", ("ours", "apply again, s"), ("ours", "apply, s")),
+    ("our step with / without, s", ("ours", "step with the stack, s"), ("ours", "step, s")),
+    ("peft's step with / without, s", ("peft", "step with the stack, s"), ("peft", "step, s")),
+    (MEMORY, ("ours", MEMORY), ("peft", MEMORY)),
 )
-"""(our worker, theirs, our measure, theirs)."""
+"""Title, then (worker, measure) of each side."""
 
 if __name__ == "__main__":
     main()
