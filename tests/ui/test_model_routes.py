@@ -109,6 +109,11 @@ def test_an_animated_preview_shows_its_first_picture(client: TestClient, loras: 
     assert Image.open(io.BytesIO(answer.content)).size == (40, 30)
 
 
+def test_a_name_that_no_tag_can_hold_is_told(client: TestClient, loras: Path) -> None:
+    write_lora(loras / "a:b.safetensors")
+    assert "rename" in str(card(client, "a:b")["problem"])
+
+
 def test_words_and_weights_come_from_the_notes_before_the_metadata(client: TestClient, loras: Path) -> None:
     path = write_lora(loras / "ink.safetensors", **{"modelspec.trigger_phrase": "inky"})
     assert (card(client, "ink")["words"], card(client, "ink")["weight"]) == ("inky", 1)

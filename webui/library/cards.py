@@ -18,6 +18,8 @@ from webui.library.scan import ROOMS
 
 MAX_TAGS = 300
 MAX_METADATA_CHARS = 400_000
+NAMED_BY_TAG = ("adapter", "hypernetwork")
+TAG_MARKS = "<>:"
 THUMBNAIL = "modelspec.thumbnail"
 
 BASE_LABELS: Mapping[str, str] = MappingProxyType(
@@ -44,7 +46,7 @@ def card(file: ModelFile) -> dict[str, Any]:
         "weight": notes.preferred_weight or 1,
         "words": notes.activation_text or ", ".join(trigger_words(file)),
         "negative": notes.negative_text,
-        "problem": file.problem,
+        "problem": file.problem or _problem_of_name(file),
     }
 
 
@@ -71,6 +73,12 @@ def details(file: ModelFile, info: CheckpointInfo | None, hashes: Hashes | None)
         "may_override_prediction": file.kind == "checkpoint" and facts.adapter_base in ("sd1", "sd2", "sdxl"),
         "metadata": _shown(metadata),
     }
+
+
+def _problem_of_name(file: ModelFile) -> str:
+    if file.kind in NAMED_BY_TAG and any(mark in file.name for mark in TAG_MARKS):
+        return f"its name has one of {' '.join(TAG_MARKS)} in it, which a tag cannot hold; rename the file"
+    return ""
 
 
 def label(file: ModelFile) -> str:

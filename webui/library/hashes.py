@@ -15,6 +15,8 @@ CHUNK_BYTES = 4 << 20
 PAUSE_S = 0.5
 """How long to wait before looking again whether the machine is free."""
 LOOK_AGAIN_S = 30.0
+FILES_AT_ONCE = 20
+"""After so many the list is made anew: small files that have come meanwhile need not wait for large ones."""
 NICENESS = 15
 
 
@@ -52,9 +54,9 @@ class Hasher:
             self._index.forget_missing()
             while True:
                 waiting = [file for file in self._pending() if file not in self._failed]
-                for file in sorted(waiting, key=lambda file: file.size_bytes):
+                for file in sorted(waiting, key=lambda file: file.size_bytes)[:FILES_AT_ONCE]:
                     self._hash(file)
-                if self._stop.wait(LOOK_AGAIN_S):
+                if self._stop.wait(0 if waiting else LOOK_AGAIN_S):
                     return
 
     def _hash(self, file: Stamp) -> None:

@@ -262,6 +262,7 @@ const atelierModels = (() => {
     mark();
     return [];
   }
+  document.addEventListener("click", (event) => { if (event.target.closest?.("[role=tab]")) setTimeout(settle, 30); });
   setInterval(() => { settle(); mark(); }, LOOK_MS);
   setInterval(() => { if (parts.panel.isConnected && visible(parts.panel) && !document.hidden) load(); }, REFRESH_MS);
   return { slot, connect, chose, choseVae, load, say, addWords, previewUrl, bytes, task: () => task };
