@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.adapter_files import write_adapter
+from tests.held_tools import Hold, hold_tools
 from tests.model_files import write_original_layout
 from webui.app import build_tool_worker
 from webui.errors import InvalidRequest
@@ -62,27 +62,9 @@ def running(data_dir: Path, *, at_work: bool = True) -> Iterator[Services]:
         services.close()
 
 
-class Hold:
-    def __init__(self) -> None:
-        self.reached = threading.Event()
-        self.go_on = threading.Event()
-
-
 @pytest.fixture
 def held(monkeypatch: pytest.MonkeyPatch) -> Hold:
-    """Every tool waits when its first bytes are written, until `go_on` is set or it is stopped."""
-    hold = Hold()
-    report = ToolReport.__call__
-
-    def waiting(self: ToolReport, done: int, total: int) -> None:
-        report(self, done, total)
-        if done:
-            hold.reached.set()
-            while not hold.go_on.wait(0.01):
-                report(self, done, total)
-
-    monkeypatch.setattr(ToolReport, "__call__", waiting)
-    return hold
+    return hold_tools(monkeypatch)
 
 
 def files_below(folder: Path) -> list[Path]:

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 from playwright.sync_api import Locator, Page, expect
 
 from tests.models import write_checkpoint
-from webui.app import build_download_worker
+from webui.app import build_download_worker, build_tool_worker
 from webui.jobs.worker import Runner, Worker
 from webui.services import Services
 from webui.settings import CHECKOUT, load_settings
@@ -51,7 +51,11 @@ def write_paper_checkpoint(data_dir: Path) -> None:
 @contextmanager
 def serve(data_dir: Path, runners: Callable[[Services], Mapping[str, Runner]], **settings: Any) -> Iterator[Server]:
     services = Services(load_settings(data_dir=data_dir, **settings))
-    workers = (Worker(services.queue, lambda: runners(services)), build_download_worker(services))
+    workers = (
+        Worker(services.queue, lambda: runners(services)),
+        build_download_worker(services),
+        build_tool_worker(services),
+    )
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(build_app(services), log_level="warning", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)

@@ -12,6 +12,7 @@ from webui.ui.pages import build_blocks
 from webui.ui.routes import build_router
 from webui.ui.stream import JobViews
 from webui.ui.theme import ASSETS, STYLES, build_head, build_theme
+from webui.ui.tool_routes import build_tool_router
 
 MAX_UPLOAD = "200mb"
 """An uncompressed picture of the largest size that may be opened."""
@@ -26,6 +27,7 @@ def build_app(services: Services) -> FastAPI:
     app.include_router(build_router(services, views))
     app.include_router(build_model_router(services, views))
     app.include_router(build_download_router(services, views))
+    app.include_router(build_tool_router(services))
     blocks = build_blocks(services, views)
     blocks.queue(default_concurrency_limit=8, max_size=MAX_WAITING_EVENTS)
     gr.mount_gradio_app(
