@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
@@ -18,6 +18,7 @@ from webui.ui.tabs.model_tools import FORMS
 from webui.ui.tool_routes import request_of
 from webui.ui.tools import DOING
 
+OpenPage = Callable[..., Page]
 LAYER = ("unet", "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q")
 ABOUT = {"ss_base_model_version": "sd_v1", "ss_v2": "False"}
 
@@ -154,6 +155,16 @@ def test_a_tool_is_watched_and_stopped(user: User, server: Server, monkeypatch: 
     assert not [path for path in folder.iterdir() if "folder" in path.name]
 
 
+def test_others_do_not_see_my_tools(user: User, server: Server, open_page: OpenPage) -> None:
+    box = form(user, "Convert")
+    choose(box.get_by_label("Checkpoint"), "first")
+    box.get_by_label("Name of the new model").fill("mine")
+    box.get_by_label("Name of the new model").press("Enter")
+    expect(made(user, "mine.safetensors")).to_have_attribute("data-state", "finished")
+    stranger = User(open_page(), server.url).visit("?tab=models")
+    assert stranger.page.request.get(f"{server.url}/tools").json() == {"tools": []}
+
+
 def test_a_threshold_is_asked_for_where_a_rule_needs_it(user: User) -> None:
     box = form(user, "Resize a LoRA")
     expect(box.get_by_label("Threshold")).to_be_hidden()
@@ -161,7 +172,7 @@ def test_a_threshold_is_asked_for_where_a_rule_needs_it(user: User) -> None:
     expect(box.get_by_label("Threshold")).to_be_visible()
 
 
-def test_on_a_phone_the_forms_fit_and_every_control_has_a_name(open_page, server: Server) -> None:  # type: ignore[no-untyped-def]
+def test_on_a_phone_the_forms_fit_and_every_control_has_a_name(open_page: OpenPage, server: Server) -> None:
     page = open_page(viewport={"width": 390, "height": 780}, has_touch=True)
     user = User(page, server.url).visit("?tab=models&__theme=dark")
     tools(user).locator("summary").tap()

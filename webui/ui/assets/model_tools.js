@@ -30,7 +30,7 @@ const atelierTools = (() => {
   /* ---- forms ----------------------------------------------------------------------------------------------------- */
   function formOf({ tool, action, summary, fields }) {
     const id = (name) => `tool_${tool}_${name}`;
-    const form = { tool, controls: new Map(), rows: null, error: make("p", { class: "at-get-error", id: id("error"), role: "alert", hidden: true }) };
+    const form = { tool, controls: new Map(), rows: null, error: make("p", { class: "at-make-error", id: id("error"), role: "alert", hidden: true }) };
     const boxes = fields.map((field) => (field.kind === "loras" ? lorasOf(form, field) : fieldOf(form, field, id(field.name))));
     form.node = make("form", { class: "at-make-form", "data-tool": tool, novalidate: true, autocomplete: "off", onsubmit: (event) => { event.preventDefault(); submit(form); } },
       make("p", { class: "at-make-summary" }, summary), make("div", { class: "at-get-grid" }, ...boxes), form.error,
