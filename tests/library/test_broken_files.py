@@ -97,6 +97,13 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "a negative shape": (lambda path: with_header(path, {"a": tensor(shape=(-1, -1))}, b"1234"), "shape"),
     "a shape of fractions": (lambda path: with_header(path, {"a": tensor(shape=(0.5, 2))}, b"1234"), "shape"),
     "a shape of words": (lambda path: with_header(path, {"a": tensor(shape="12")}, b"1234"), "damaged"),
+    "a shape of a thousand axes": (lambda path: with_header(path, {"a": tensor(shape=[1] * 1000)}, b"1234"), "shape"),
+    "a shape whose product takes long": (
+        lambda path: with_header(path, {"a": tensor(shape=[10**99] * 20_000)}, b"1234"), "shape of 20000 axes"),
+    "an axis of more than any file": (
+        lambda path: with_header(path, {"a": tensor(shape=[2**63, 0], offsets=(0, 0))}), "shape"),
+    "offsets behind any file": (
+        lambda path: with_header(path, {"a": tensor("U8", (2**63 - 1, 2), (0, 2**64 - 2))}), "does not fit"),
     "offsets against the shape": (lambda path: with_header(path, {"a": tensor(shape=(3,))}, b"1234"), "does not fit"),
     "negative offsets": (lambda path: with_header(path, {"a": tensor(offsets=(-4, 0))}), "does not fit"),
     "overlapping tensors": (

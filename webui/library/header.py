@@ -18,6 +18,10 @@ from webui.errors import UnsupportedModel
 
 MAX_HEADER_BYTES = 100_000_000
 """The format's own limit."""
+MAX_AXES = 8
+"""Of one tensor; networks have up to 5."""
+MAX_SIZE = 2**63 - 1
+"""Of an axis, a tensor, a file. Without it a header could ask for a product that takes minutes."""
 
 BYTES_PER_VALUE: Mapping[str, float] = {
     "F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2,
@@ -125,14 +129,20 @@ def _parse(text: bytes) -> tuple[dict[str, TensorInfo], dict[str, str], int]:
         dtype, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
         if dtype not in BYTES_PER_VALUE:
             raise ValueError(f"'{name}' has the unknown type {dtype!r}")
+        if len(shape) > MAX_AXES or not _are_sizes(shape):
+            raise ValueError(f"'{name[:80]}' has a shape of {len(shape)} axes that no tensor has")
+        if not _are_sizes((begin, end)):
+            raise ValueError(f"'{name[:80]}' has a place in the file that does not fit")
         count = prod(shape)
-        if type(count) is not int or min(shape, default=0) < 0:
-            raise ValueError(f"'{name}' has the shape {list(shape)}")
-        if end - begin != count * BYTES_PER_VALUE[dtype] or begin < 0:
+        if end - begin != count * BYTES_PER_VALUE[dtype]:
             raise ValueError(f"'{name}' has {end - begin} bytes, which does not fit {dtype} {list(shape)}")
         tensors[name] = TensorInfo(dtype, shape)
         spans.append((begin, end))
     return tensors, metadata, _end_of(spans)
+
+
+def _are_sizes(numbers: Iterable[Any]) -> bool:
+    return all(type(number) is int and 0 <= number <= MAX_SIZE for number in numbers)
 
 
 def _end_of(spans: list[tuple[int, int]]) -> int:
