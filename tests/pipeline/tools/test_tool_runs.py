@@ -81,6 +81,15 @@ def test_a_checkpoint_is_converted_by_its_path_too(run: Run, library: Library, m
     assert identify(folder).family == identify(Path(source)).family
 
 
+def test_a_converted_model_still_says_how_it_was_made(run: Run, tmp_path: Path) -> None:
+    merged = run(Merge(a="first", b="second", destination=str(tmp_path / "m.safetensors")))
+    folder = run(Convert(source=str(merged), destination=str(tmp_path / "folder"), to="diffusers"))
+    again = run(Convert(source=str(folder), destination=str(tmp_path / "again.safetensors")))
+    before, after = read_header(merged).metadata, read_header(again).metadata
+    assert after["sd_merge_recipe"] == before["sd_merge_recipe"]
+    assert after["sd_merge_models"] == before["sd_merge_models"]
+
+
 def test_another_autoencoder_is_put_in(run: Run, library: Library, models: Path, tmp_path: Path) -> None:
     other = str(models / "checkpoints" / "second.safetensors")
     path = run(Convert(source="first", destination=str(tmp_path / "a.safetensors"), vae=other))

@@ -10,6 +10,7 @@ from typing import Any
 
 import webui
 from webui.errors import InvalidRequest
+from webui.library.cards import metadata_of
 from webui.library.families import FAMILIES, AdapterBase
 from webui.library.identify import identify
 from webui.library.tool_models import ToolModels
@@ -37,6 +38,9 @@ Report = Callable[[int, int], None]
 """(done, in all), in bytes or layers; (0, 0) before that. May raise to stop."""
 
 READ_BYTES = 2**24
+DESCRIBES = ("sd_merge_", "modelspec.", "ss_", "atelier.baked")
+"""Keys of metadata that speak of the model, whatever its layout."""
+WRITTEN_ANEW = frozenset({"modelspec.hash_sha256", "modelspec.prediction_type"})
 
 
 def run_tool(request: ToolRequest, models: ToolModels, *, report: Report = lambda done, total: None) -> Path:
@@ -48,10 +52,13 @@ def run_tool(request: ToolRequest, models: ToolModels, *, report: Report = lambd
 
 
 def _convert(request: Convert, models: ToolModels, report: Report) -> Path:
-    parts = _open(request.source, models)
+    source = models.checkpoint(request.source)
     destination = models.destination(request)
-    parts = _with_vae(parts, request.vae, models, family=models.checkpoint(request.source).family)
-    write_checkpoint(parts, destination, layout=request.to, precision=request.precision, metadata={}, report=report)
+    parts = _with_vae(parts_of(open_checkpoint(source)), request.vae, models, family=source.family)
+    metadata = description_of(source.path)
+    write_checkpoint(
+        parts, destination, layout=request.to, precision=request.precision, metadata=metadata, report=report
+    )
     return destination
 
 
@@ -213,6 +220,13 @@ def lora_metadata(modules: loras.Modules, base: AdapterBase) -> dict[str, str]:
         version, architecture = BASE_VERSIONS[base]
         said |= {"ss_base_model_version": version, "modelspec.architecture": architecture}
     return said
+
+
+def description_of(checkpoint: Path) -> dict[str, str]:
+    """What a file, or the U-Net of a folder, says of the model; but not of its own bytes, nor what is written anew."""
+    path = checkpoint / "unet" / "diffusion_pytorch_model.safetensors" if checkpoint.is_dir() else checkpoint
+    said = metadata_of(path) if path.is_file() else {}
+    return {key: value for key, value in said.items() if key.startswith(DESCRIBES) and key not in WRITTEN_ANEW}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
