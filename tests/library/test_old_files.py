@@ -2,15 +2,17 @@
 
 import os
 import pickle
+import zipfile
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.model_files import original_tensors, sizes_of
+from webui.library import old_files
 from webui.library.header import TensorInfo
 from webui.library.identify import identify
-from webui.library.old_files import read_old_header
+from webui.library.old_files import Child, read_old_header
 
 
 class Planted:
@@ -68,3 +70,62 @@ def test_what_a_file_asks_to_run_is_not_run(zipped: bool, tmp_path: Path) -> Non
 def test_a_damaged_file_is_described(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "x.ckpt").write_bytes(content)
     assert "damaged or cut off" in identify(tmp_path / "x.ckpt").problems[0]
+
+
+def zipped_pickle(path: Path, content: bytes) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("model/data.pkl", content)
+    return path
+
+
+def shared_lists(path: Path) -> Path:
+    """A list of lists of lists, each a thousand times the same, with a weight at the end."""
+    torch.save({"a": torch.zeros(2)}, path)
+    with zipfile.ZipFile(path) as archive:
+        name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
+        plain = archive.read(name)
+    head, tail = plain[:2], plain[2:-1]
+    many = b"".join(b"r" + (10_000 + n).to_bytes(4, "little") + b"0(" +
+                    (b"j" + (10_000 + n).to_bytes(4, "little")) * 1000 + b"l" for n in range(5))  # fmt: skip
+    return zipped_pickle(path, head + tail + many + b".")
+
+
+HOSTILE = {
+    "a key whose hash takes for ever": b"\x80\x02})" + b"2\x86" * 60 + b"K\x01s.",
+    "a memo of 32 GB": b"\x80\x02K\x01r\xff\xff\xff\x7f.",
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickle_that_asks_for_hours_or_for_all_memory_is_described(
+    case: str, zipped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.ckpt"
+    if zipped:
+        zipped_pickle(path, HOSTILE[case])
+    else:
+        path.write_bytes(HOSTILE[case])
+    child = Child(patience_s=1.0)
+    monkeypatch.setattr(old_files, "_CHILD", child)
+    assert "memory" in identify(path).problems[0]
+    child.close()
+
+
+def test_lists_that_hold_one_another_do_not_become_millions_of_names(tmp_path: Path) -> None:
+    assert "more than 100,000 weights" in identify(shared_lists(tmp_path / "x.ckpt")).problems[0]
+
+
+def test_after_a_file_that_ends_the_reader_the_next_one_is_read(tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(2)}, tmp_path / "good.pt")
+    (tmp_path / "bad.pt").write_bytes(HOSTILE["a key whose hash takes for ever"])
+    child = Child(patience_s=0.5)
+    assert "problem" in child.ask(tmp_path / "bad.pt")
+    child.patience_s = 60.0
+    for _ in range(2):
+        assert child.ask(tmp_path / "good.pt") == {"tensors": [["a", "F32", [2]]]}
+        child.close()
+
+
+def test_a_reader_that_cannot_be_started_is_told(tmp_path: Path) -> None:
+    assert "cannot be started" in Child(("/no/such/program",)).ask(tmp_path / "x.pt")["problem"]
