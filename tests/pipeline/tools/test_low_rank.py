@@ -51,6 +51,15 @@ def test_the_randomized_way_is_as_good_as_the_full_one_on_decaying_values() -> N
     assert float((ours - matrix.double()).norm()) < 1.01 * least
 
 
+def test_the_randomized_way_repeats_itself_and_leaves_the_process_random_state_alone() -> None:
+    matrix = torch.randn(400, 300, generator=torch.Generator().manual_seed(2))
+    before = torch.random.get_rng_state()
+    first = approximate(matrix, RankChoice(rank=4))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    torch.manual_seed(7)
+    assert torch.equal(approximate(matrix, RankChoice(rank=4)).up, first.up)
+
+
 def test_concatenated_factors_are_the_weighted_sum() -> None:
     torch.manual_seed(0)
     a = LowRank(up=torch.randn(9, 2), down=torch.randn(2, 5), scale=0.5)
