@@ -24,6 +24,8 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from tests.models import write_tokenizer
+from webui.library.catalog import CheckpointInfo
+from webui.library.identify import identify
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -108,6 +110,13 @@ def sizes_of(family: str, *, small: bool = True) -> Sizes:
     """The sizes of a row of the table of families; `small` ones have the same number of levels and blocks."""
     base, in_channels = _FAMILIES[family]
     return replace((_SMALL if small else _FULL)[base], in_channels=in_channels)
+
+
+def info_of(path: Path, family: str = "sd15", **more: Any) -> CheckpointInfo:
+    """What the library's list says of a checkpoint at `path`; small ones do not tell their family."""
+    facts = identify(path)
+    said = {"prediction_type": facts.prediction_type, "zero_terminal_snr": facts.zero_terminal_snr, **more}
+    return CheckpointInfo(name=path.stem, title=path.stem, path=path, family=family, **said)
 
 
 def write_original_layout(

@@ -160,3 +160,8 @@ def test_the_starter_is_of_its_own_size(starter_dir: Path) -> None:
     facts = identify(starter_dir)
     assert (facts.family, facts.adapter_base, facts.prediction_type) == ("sd-custom", "sd-custom", "v_prediction")
     assert (facts.native_size, facts.problems) == (128, ())
+
+
+def test_a_folder_that_predicts_something_unknown_says_so(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "a", small=False, prediction_type="flow_prediction")
+    assert identify(folder).problems == ("its prediction type 'flow_prediction' is unknown",)

@@ -28,14 +28,14 @@ from torch import Tensor
 from transformers import CLIPTokenizer
 
 from tests.conftest import CPU
-from tests.model_files import write_folder
+from tests.model_files import info_of, write_folder
 from webui.generation.events import Note
 from webui.generation.request import GenerationRequest, Img2Img, Inpaint, MaskSpec, Sampling
 from webui.generation.run import Generator
 from webui.images.store import ImageStore
 from webui.jobs.cancel import CancelToken
 from webui.jobs.events import JobEvent
-from webui.library.catalog import CheckpointInfo, Library
+from webui.library.catalog import Library
 from webui.pipeline.denoiser import LatentBlend
 from webui.pipeline.manager import PipelineManager
 from webui.pipeline.model import Model
@@ -77,7 +77,7 @@ def load(tmp_path_factory: pytest.TempPathFactory) -> Load:
                 change_config(folder / name, change)
             for text_encoder in folder.glob("text_encoder*"):
                 change_config(text_encoder, {"eos_token_id": tokens_of(text_encoder) - 1})
-            info = CheckpointInfo(name=family, title=family, path=folder, family=family, native_size=SIDE)
+            info = info_of(folder, family, native_size=SIDE)
             manager = PipelineManager(Library([], folder / "cache"), CPU)
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(Library, "find_checkpoint", lambda library, name, info=info: info)

@@ -194,6 +194,14 @@ def test_a_load_that_fails_leaves_the_old_model_in_place(models: Path, cache_byt
     assert manager.load("a") is old
 
 
+def test_what_the_user_notes_of_a_folders_prediction_counts(models: Path) -> None:
+    manager = manager_of(models)
+    assert manager.load("a").prediction_type == "epsilon"
+    (file,) = [file for file in manager.library.files("checkpoint") if file.name == "a"]
+    manager.library.write_notes(file, {"prediction_type": "v_prediction"})
+    assert manager.load("a").prediction_type == "v_prediction"
+
+
 @pytest.fixture
 def single_files(tmp_path: Path) -> Path:
     """Checkpoint "one" as a single file, "bare" without its VAE, and the VAE "other"."""

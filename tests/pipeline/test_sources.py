@@ -15,6 +15,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection
 from tests.model_files import (
     FAMILY_IDS,
     component_configs,
+    info_of,
     original_tensors,
     sizes_of,
     write_diffusers_file,
@@ -22,7 +23,6 @@ from tests.model_files import (
     write_original_layout,
 )
 from webui.errors import UnsupportedModel
-from webui.library.catalog import CheckpointInfo
 from webui.library.families import FAMILIES
 from webui.pipeline.component_source import ComponentSource, same_content, to_original
 from webui.pipeline.layouts import original_weights
@@ -34,7 +34,7 @@ THEIRS = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": CL
 
 
 def opened(path: Path, family: str = "sd15") -> CheckpointSource:
-    return open_checkpoint(CheckpointInfo(name=path.stem, title=path.stem, path=path, family=family))
+    return open_checkpoint(info_of(path, family))
 
 
 def part(path: Path, name: str, family: str = "sd15") -> ComponentSource:

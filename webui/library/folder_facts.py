@@ -45,6 +45,9 @@ def _facts(path: Path) -> ModelFacts:
         return replace(facts, problems=("the folder has no unet/config.json",))
     if config.get("_class_name") != "UNet2DConditionModel":
         return replace(facts, problems=(f"its network is a {config.get('_class_name')}, not a UNet2DConditionModel",))
+    predicted = str(scheduler.get("prediction_type", "epsilon"))
+    if predicted not in PREDICTION_TYPES:
+        return replace(facts, problems=(f"its prediction type '{predicted}' is unknown",))
     has_text = {name: (path / name / "config.json").is_file() for name in ("text_encoder", "text_encoder_2")}
     facts = with_family(facts, _unet_of(config), _hints(path, index, scheduler, has_text))
     facts = replace(
@@ -65,7 +68,7 @@ def _hints(path: Path, index: Mapping[str, Any], scheduler: Mapping[str, Any], h
         name=f"{path.name} {index.get('_name_or_path') or ''}",
         metadata={},
         text_base=text_base,
-        prediction_type=PREDICTION_TYPES.get(str(scheduler.get("prediction_type", "epsilon"))),
+        prediction_type=PREDICTION_TYPES[str(scheduler.get("prediction_type", "epsilon"))],
         zero_terminal_snr=bool(scheduler.get("rescale_betas_zero_snr")),
     )
 

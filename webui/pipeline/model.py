@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -81,7 +81,6 @@ def assemble(
     modules = {name: component.module for name, component in components.items()}
     unet: Any = modules["unet"]
     codec = LatentCodec(modules["vae"], device)
-    levels, prediction_type = _noise_of(source)
     return Model(
         info=info,
         components=components,
@@ -93,8 +92,8 @@ def assemble(
         text_encoder=_text_encoder_of(source, family, components),
         codec=codec,
         previewer=Previewer(codec, modules.get("tiny_decoder"), family.adapter_base),
-        levels=levels,
-        prediction_type=prediction_type,
+        levels=_levels_of(source),
+        prediction_type=info.prediction_type,
         adapters=AdapterStack(components, family, unet.config),
     )
 
@@ -162,13 +161,10 @@ def _inputs_of(source: CheckpointSource, unet: Any, modules: Mapping[str, nn.Mod
         raise UnsupportedModel(source.info.path, str(error)) from error
 
 
-def _noise_of(source: CheckpointSource) -> tuple[NoiseLevels, PredictionType]:
+def _levels_of(source: CheckpointSource) -> NoiseLevels:
     info, config = source.info, source.scheduler_config
     start, end = config.get("beta_start", 0.00085), config.get("beta_end", 0.012)
     num = int(config.get("num_train_timesteps", 1000))
-    prediction_type = config.get("prediction_type", info.prediction_type)
-    if prediction_type not in get_args(PredictionType):
-        raise UnsupportedModel(info.path, f"its prediction type '{prediction_type}' is unknown")
     if config.get("trained_betas"):
         betas = np.asarray(config["trained_betas"], dtype=np.float64)
     elif config.get("beta_schedule", "scaled_linear") == "scaled_linear":
@@ -178,6 +174,4 @@ def _noise_of(source: CheckpointSource) -> tuple[NoiseLevels, PredictionType]:
     else:
         raise UnsupportedModel(info.path, f"its beta schedule '{config['beta_schedule']}' is unknown")
     levels = NoiseLevels.from_betas(betas)
-    if info.zero_terminal_snr or config.get("rescale_betas_zero_snr"):
-        levels = levels.with_zero_terminal_snr()
-    return levels, prediction_type
+    return levels.with_zero_terminal_snr() if config.get("rescale_betas_zero_snr") else levels

@@ -14,6 +14,7 @@ from typing import Any
 from webui.errors import UnsupportedModel, WebUIError
 from webui.library.architecture import TEXT_PREFIXES, UNET_PREFIX, VAE_PREFIX, component_configs
 from webui.library.catalog import CheckpointInfo
+from webui.library.entries import CLIP_VOCABULARY
 from webui.library.families import FAMILIES, AdapterBase
 from webui.pipeline.component_source import ComponentSource, Origin
 from webui.pipeline.layouts import (
@@ -30,9 +31,6 @@ from webui.pipeline.layouts import (
     with_prefix,
 )
 from webui.pipeline.weight_files import WeightFile, open_weights
-
-CLIP_VOCABULARY = Path(__file__).parent.parent / "library" / "clip"
-"""CLIP's vocabulary, which all families share."""
 
 
 class CheckpointSource:
@@ -97,7 +95,8 @@ def _open_folder(info: CheckpointInfo) -> CheckpointSource:
     tokenizers = {
         name: info.path / name for name in ("tokenizer", "tokenizer_2") if (info.path / name / "vocab.json").is_file()
     }
-    return CheckpointSource(info, components, tokenizers, read_config(info.path / "scheduler"))
+    scheduler = _scheduler(read_config(info.path / "scheduler"), info)
+    return CheckpointSource(info, components, tokenizers, scheduler)
 
 
 def _open_file(info: CheckpointInfo) -> CheckpointSource:
@@ -105,8 +104,13 @@ def _open_file(info: CheckpointInfo) -> CheckpointSource:
     configs = _configs(file, info.family)
     found = {name: _file_component(name, file, configs, info.family) for name in COMPONENT_NAMES}
     components = {str(name): source for name, source in found.items() if source is not None}
-    scheduler = dict(configs["scheduler"]) | {"prediction_type": info.prediction_type}
-    return CheckpointSource(info, components, {}, scheduler)
+    return CheckpointSource(info, components, {}, _scheduler(configs["scheduler"], info))
+
+
+def _scheduler(config: Config, info: CheckpointInfo) -> dict[str, Any]:
+    """`config` with what `info` knows: marker tensors in a file, and the user's word against a folder's own."""
+    scheduler = {**config, "prediction_type": info.prediction_type}
+    return scheduler | {"rescale_betas_zero_snr": True} if info.zero_terminal_snr else scheduler
 
 
 def _configs(file: WeightFile, family: str) -> Mapping[str, dict[str, Any]]:

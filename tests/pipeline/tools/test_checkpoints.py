@@ -7,10 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.model_files import write_folder, write_original_layout
+from tests.model_files import info_of, write_folder, write_original_layout
 from webui.errors import InvalidRequest, StorageError, UnsupportedModel
-from webui.library.catalog import CheckpointInfo
-from webui.library.families import FAMILIES
+from webui.library.header import read_header
 from webui.library.identify import identify
 from webui.pipeline.sources import open_checkpoint
 from webui.pipeline.tools.checkpoints import CheckpointParts, parts_of, write_checkpoint
@@ -21,19 +20,8 @@ LOST = ("model.transformer.resblocks.2.", "logit_scale", "text_projection", "pos
 """What networks run without and diffusers' folders do not have: of SD 2's text encoder, the last layer."""
 
 
-def opened(path: Path, family: str, prediction_type: str = "epsilon") -> CheckpointParts:
-    assert family in FAMILIES
-    return parts_of(
-        open_checkpoint(
-            CheckpointInfo(
-                name=path.stem,
-                title=path.stem,
-                path=path,
-                family=family,
-                prediction_type=prediction_type,  # type: ignore[arg-type]
-            )
-        )
-    )
+def opened(path: Path, family: str) -> CheckpointParts:
+    return parts_of(open_checkpoint(info_of(path, family)))
 
 
 def convert(source: Path, family: str, destination: Path, layout: str, precision: str = "keep") -> Path:
@@ -85,6 +73,25 @@ def test_a_converted_file_says_what_it_is(tmp_path: Path) -> None:
     )
     facts = identify(tmp_path / "b.safetensors")
     assert (facts.family, facts.prediction_type, facts.dtype, facts.problems) == ("sdxl", "v_prediction", "F16", ())
+
+
+def test_zero_terminal_snr_goes_from_a_file_to_a_folder_and_back(tmp_path: Path) -> None:
+    original = write_original_layout(tmp_path / "a.safetensors", "sdxl", v_pred=True, ztsnr=True)
+    folder = convert(original, "sdxl", tmp_path / "folder", "diffusers")
+    back = convert(folder, "sdxl", tmp_path / "b.safetensors", "single-file")
+    for path in (folder, back):
+        facts = identify(path)
+        assert (facts.prediction_type, facts.zero_terminal_snr) == ("v_prediction", True)
+    assert {"v_pred", "ztsnr"} <= read_header(back).tensors.keys()
+
+
+@pytest.mark.parametrize("family", ["sd15", "sd20"])
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_what_a_folder_predicts_is_found_in_its_single_file(family: str, prediction_type: str, tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "folder", family, prediction_type=prediction_type)
+    shutil.rmtree(folder / "tokenizer")
+    back = convert(folder, family, tmp_path / "b.safetensors", "single-file")
+    assert identify(back).prediction_type == prediction_type
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])

@@ -7,9 +7,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.adapter_files import write_adapter as write_adapter_file
-from tests.model_files import write_original_layout
+from tests.model_files import info_of, write_original_layout
 from webui.errors import AdapterMismatch, InvalidRequest, UnsupportedModel
-from webui.library.catalog import CheckpointInfo
 from webui.pipeline.adapters.deltas import low_rank
 from webui.pipeline.adapters.reading import AdapterFile, read_adapter
 from webui.pipeline.adapters.targets import Target
@@ -34,7 +33,7 @@ FULL_RANK = Ranks(linear=RankChoice(rank=64), conv=RankChoice(rank=64))
 
 
 def opened(path: Path) -> CheckpointParts:
-    return parts_of(open_checkpoint(CheckpointInfo(name=path.stem, title=path.stem, path=path, family="sd15")))
+    return parts_of(open_checkpoint(info_of(path)))
 
 
 def lora(path: Path, *, seed: int = 0, rank: int = 8, naming: str = "kohya", variant: str = "lora") -> AdapterFile:

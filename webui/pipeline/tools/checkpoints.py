@@ -13,14 +13,15 @@ from torch import Tensor
 
 from webui.errors import InvalidRequest, UnsupportedModel
 from webui.library.architecture import CONFIG_KEY
-from webui.library.families import FAMILIES, AdapterBase
+from webui.library.entries import CLIP_VOCABULARY
+from webui.library.families import FAMILIES, AdapterBase, PredictionType
 from webui.library.header import TensorInfo
 from webui.library.tool_models import refuse_existing
 from webui.library.tool_requests import CheckpointLayout, Precision
 from webui.pipeline.adapters.storage import DTYPES
 from webui.pipeline.component_source import ComponentSource, to_original
 from webui.pipeline.layouts import COMPONENT_NAMES, ComponentName, WeightName, has_projection, original_weights
-from webui.pipeline.sources import CLIP_VOCABULARY, CheckpointSource
+from webui.pipeline.sources import CheckpointSource
 from webui.pipeline.tools.streaming import PlannedTensor, Report, translated, write_streaming
 from webui.prompt.tokenizer import END, START, ClipTokenizer
 
@@ -132,7 +133,12 @@ def _write_single_file(
         PlannedTensor(name=name, shape=(0,), dtype=torch.float32, make=functools.partial(torch.empty, 0))
         for name in _markers(parts)
     ]
-    write_streaming(destination, planned, {"format": "pt", **metadata, CONFIG_KEY: json.dumps(configs)}, report=report)
+    said = {"format": "pt", "modelspec.prediction_type": _MODELSPEC_WORDS[parts.scheduler["prediction_type"]]}
+    write_streaming(destination, planned, {**said, **metadata, CONFIG_KEY: json.dumps(configs)}, report=report)
+
+
+_MODELSPEC_WORDS: Mapping[PredictionType, str] = {"epsilon": "epsilon", "v_prediction": "v", "sample": "sample"}
+"""How ModelSpec calls what a network predicts: SD 1.x and 2.x files have no markers by which it could be told."""
 
 
 def _markers(parts: CheckpointParts) -> Iterator[str]:
