@@ -3,8 +3,8 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
-from job_helpers import EVENT_TYPES
 
+from tests.jobs.job_helpers import EVENT_TYPES
 from webui.jobs.queue import JobQueue
 
 

@@ -8,8 +8,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from job_helpers import PATIENCE_S, PictureMade, Stage, picture, working
 
+from tests.jobs.job_helpers import PATIENCE_S, PictureMade, Stage, picture, working
 from webui.errors import StorageError, WebUIError
 from webui.jobs.database import KEEP_ENDED_DAYS, KEEP_ENDED_JOBS
 from webui.jobs.events import Failed, Finished

@@ -5,8 +5,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from job_helpers import EVENT_TYPES, PATIENCE_S, Stage
 
+from tests.jobs.job_helpers import EVENT_TYPES, PATIENCE_S, Stage
 from webui.jobs.events import Queued
 from webui.jobs.queue import JobQueue, JobState
 from webui.jobs.worker import Worker

@@ -7,8 +7,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from job_helpers import PATIENCE_S, Preview, Stage, picture, working
 
+from tests.jobs.job_helpers import PATIENCE_S, Preview, Stage, picture, working
 from webui.errors import WebUIError
 from webui.jobs.cancel import ImageSkipped
 from webui.jobs.events import Cancelled, Finished, JobEvent, Progress, Queued, Started

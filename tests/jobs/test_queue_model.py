@@ -8,8 +8,8 @@ from pathlib import Path
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from job_helpers import EVENT_TYPES, Preview, picture
 
+from tests.jobs.job_helpers import EVENT_TYPES, Preview, picture
 from webui.jobs.events import Cancelled, Failed, Finished, JobEvent, Queued, Started
 from webui.jobs.queue import MAX_LOST_RUNS, JobContext, JobQueue, JobState
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
-import job_helpers
 import pytest
-from job_helpers import EVENT_TYPES, PATIENCE_S, Preview, Stage, picture, working
 
+from tests.jobs import job_helpers
+from tests.jobs.job_helpers import EVENT_TYPES, PATIENCE_S, Preview, Stage, picture, working
 from webui.errors import WebUIError
 from webui.jobs.events import Cancelled, Failed, Finished, Queued, Started
 from webui.jobs.queue import MAX_LOST_RUNS, JobContext, JobQueue, JobState

@@ -6,8 +6,8 @@ import threading
 from collections.abc import Mapping
 
 import pytest
-from job_helpers import PATIENCE_S, Stage, picture, working
 
+from tests.jobs.job_helpers import PATIENCE_S, Stage, picture, working
 from webui.errors import OutOfDeviceMemory
 from webui.jobs.cancel import ImageSkipped
 from webui.jobs.events import Cancelled, Failed, Finished, JobEvent, Started

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from fake_engine import Gate, fake_runner
 from playwright.sync_api import Locator, Page, expect
-from studio import Server, User, serve, write_paper_checkpoint
 
 from tests.model_server import ModelServer, lora, nothing_known
+from tests.ui.fake_engine import Gate, fake_runner
+from tests.ui.studio import Server, User, serve, write_paper_checkpoint
 from webui.services import GENERATE, Services
 
 LORA = lora(width=1280, rank=32, layers=12)

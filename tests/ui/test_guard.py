@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
-from studio import write_paper_checkpoint
 
+from tests.ui.studio import write_paper_checkpoint
 from webui.generation.events import ImageReady
 from webui.generation.request import GenerationRequest
 from webui.jobs.worker import JobContext, Worker

@@ -8,8 +8,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import Page, expect
-from studio import Server, User, serve
 
+from tests.ui.studio import Server, User, serve
 from webui.app import build_runners
 from webui.images.geometry import resize
 from webui.settings import CHECKOUT

@@ -13,10 +13,10 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 import pytest
-from conftest import OpenPage
 from playwright.sync_api import expect
-from studio import User
 
+from tests.ui.conftest import OpenPage
+from tests.ui.studio import User
 from webui.settings import CHECKOUT
 
 START_TIMEOUT_S = 180

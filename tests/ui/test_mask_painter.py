@@ -14,10 +14,10 @@ import httpx
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from painter_page import PainterPage, serve
 from PIL import Image, ImageCms
 from playwright.sync_api import Locator, Page, expect
 
+from tests.ui.painter_page import PainterPage, serve
 from webui.ui.mask_painter import PaintedImage
 
 Mask = NDArray[np.uint8]

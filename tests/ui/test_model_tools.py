@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
-from studio import Server, User, serve, write_paper_checkpoint
 
 from tests.adapter_files import write_adapter
 from tests.held_tools import hold_tools
 from tests.model_files import write_original_layout
+from tests.ui.studio import Server, User, serve, write_paper_checkpoint
 from webui.errors import InvalidRequest
 from webui.library.header import read_header
 from webui.library.tool_requests import TOOL_REQUESTS, Convert, Merge

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fake_engine import Gate, fake_runner
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
-from studio import Server, User, serve, write_paper_checkpoint
 
 from tests.library_files import write_checkpoint, write_embedding, write_lora, write_notes, write_preview, write_vae
+from tests.ui.fake_engine import Gate, fake_runner
+from tests.ui.studio import Server, User, serve, write_paper_checkpoint
 from webui.services import GENERATE
 
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fake_engine import Gate, fake_runner
 from PIL import Image
 from playwright.sync_api import Page, expect
-from studio import CAPTION, EXAMPLES, SIZE_PX, Server, User, drop_file, serve, write_paper_checkpoint
 
+from tests.ui.fake_engine import Gate, fake_runner
+from tests.ui.studio import CAPTION, EXAMPLES, SIZE_PX, Server, User, drop_file, serve, write_paper_checkpoint
 from webui.services import GENERATE
 
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
