@@ -4,6 +4,7 @@ import os
 import pickle
 import sys
 import types
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,13 @@ def test_what_training_tools_leave_in_their_files_does_no_harm(
         callbacks = {tool.ModelCheckpoint: {"best_model_score": np.float64(0.5)}}
         torch.save({"state_dict": weights, "callbacks": callbacks}, tmp_path / "a.ckpt")
     assert read_pickle(tmp_path / "a.ckpt").keys() == weights.keys()
+
+
+def test_files_are_read_from_several_threads_at_once(weights: dict[str, Tensor], tmp_path: Path) -> None:
+    torch.save({"state_dict": weights, "best": np.float64(0.5)}, tmp_path / "a.ckpt")
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: read_pickle_header(tmp_path / "a.ckpt"), range(400)))
+    assert all(header.tensors.keys() == weights.keys() for header in found)
 
 
 class Program:

@@ -14,7 +14,7 @@ from webui.errors import UnsupportedModel
 from webui.library.header import TensorInfo
 from webui.pipeline.layouts import Config, Transform
 from webui.pipeline.networks import effective_config
-from webui.pipeline.weight_files import WeightFile, byte_view, stamp_of
+from webui.pipeline.weight_files import WeightFile, byte_view, version_of
 
 THIRDS: Mapping[Transform, int] = MappingProxyType({"first_third": 0, "second_third": 1, "last_third": 2})
 
@@ -55,11 +55,11 @@ class ComponentSource:
 
     @cached_property
     def key(self) -> str:
-        """Where the content comes from: files with their stamps, and what of them. The same key is the same content.
+        """Where the content comes from: files with their versions, and what of them. The same key is the same content.
 
         Components that are shared keep the key of the file they were first read from, see `same_content`.
         """
-        files = sorted(":".join(map(str, file.stamp)) for file in self._files())
+        files = sorted(":".join(map(str, file.version)) for file in self._files())
         first = next(iter(self.origins.values())).key if self.origins else ""
         return "|".join((self.name, *files, first))
 
@@ -70,7 +70,7 @@ class ComponentSource:
     def is_current(self) -> bool:
         """Whether the files are still what was read. The map of one that was written in place shows new values."""
         try:
-            return all(stamp_of(file.path) == file.stamp for file in self._files())
+            return all(version_of(file.path) == file.version for file in self._files())
         except UnsupportedModel:  # it is gone
             return False
 

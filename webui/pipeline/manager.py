@@ -21,7 +21,7 @@ from webui.pipeline.memory_layouts import MeasuredLayouts
 from webui.pipeline.model import Model, assemble, choose_layout, component_dtype
 from webui.pipeline.offload import Placement
 from webui.pipeline.sources import CheckpointSource, open_checkpoint, open_tiny_decoder, open_vae
-from webui.pipeline.weight_files import Stamp, stamp_of
+from webui.pipeline.weight_files import FileVersion, version_of
 
 VAE_SUFFIXES = (".safetensors", ".pt", ".ckpt", ".bin")
 TINY_DECODERS: Mapping[AdapterBase, str] = MappingProxyType(
@@ -40,7 +40,7 @@ class _Identity:
 
     info: CheckpointInfo
     vae: Path | None
-    stamps: tuple[Stamp, ...]
+    versions: tuple[FileVersion, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -93,7 +93,7 @@ class PipelineManager:
         info = self.library.find_checkpoint(name)
         vae_path = self._find_vae(info, vae)
         tiny_path = self._find_tiny_decoder(info)
-        identity = _Identity(info=info, vae=vae_path, stamps=_stamps(info.path, vae_path, tiny_path))
+        identity = _Identity(info=info, vae=vae_path, versions=_versions(info.path, vae_path, tiny_path))
         hint = "Close other programs, or choose a smaller checkpoint."
         with translated_memory_errors(self.device, what=f"loading '{name}'", hint=hint):
             loaded = self._loaded.get(identity)
@@ -225,10 +225,10 @@ def _wanted(source: CheckpointSource, vae_path: Path | None) -> dict[str, Compon
     return parts
 
 
-def _stamps(*paths: Path | None) -> tuple[Stamp, ...]:
+def _versions(*paths: Path | None) -> tuple[FileVersion, ...]:
     """Change when a file of the checkpoint is replaced."""
     files: list[Path] = []
     for path in paths:
         if path is not None:
             files += sorted(entry for entry in path.glob("*/*") if entry.is_file()) if path.is_dir() else [path]
-    return tuple(stamp_of(path) for path in files)
+    return tuple(version_of(path) for path in files)

@@ -6,6 +6,7 @@ plain containers and refuses everything else.
 
 import pickle
 import re
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,7 @@ from torch import Tensor
 
 from webui.errors import UnsupportedModel
 from webui.library.header import Header, TensorInfo
-
-PICKLE_SUFFIXES = (".ckpt", ".pt", ".bin", ".pth")
-
-DTYPE_NAMES: Mapping[torch.dtype, str] = {
-    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
-    torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2", torch.int64: "I64", torch.int32: "I32",
-    torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
-}  # fmt: skip
+from webui.pipeline.dtypes import DTYPE_NAMES
 
 
 class _Bystander:
@@ -44,6 +38,9 @@ HARMLESS: list[Any] = [
 ]
 """Names that real checkpoints carry besides tensors; none of them can be made to act."""
 
+
+_one_reader = threading.Lock()
+"""torch keeps its list of allowed names for the whole process, and pictures and tools read files at the same time."""
 
 READ_ERRORS = (RuntimeError, OSError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError)
 REFUSED = re.compile(r"GLOBAL (\S+)|Can only (?:create|build)[^.]*got (.+)")
@@ -73,7 +70,7 @@ def read_content(path: Path, *, map_location: str = "cpu") -> object:
     try:
         with path.open("rb") as file:
             mapped = file.read(2) == b"PK"
-        with torch.serialization.safe_globals(HARMLESS):
+        with _one_reader, torch.serialization.safe_globals(HARMLESS):
             content: object = torch.load(path, weights_only=True, mmap=mapped, map_location=map_location)
     except (pickle.UnpicklingError, *READ_ERRORS) as error:
         if refused := _refused(error):

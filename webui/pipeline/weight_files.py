@@ -11,10 +11,11 @@ from torch import Tensor
 
 from webui.errors import UnsupportedModel
 from webui.library.header import Header, read_header
-from webui.pipeline.pickles import PICKLE_SUFFIXES, read_pickle, read_pickle_header
+from webui.library.old_files import PICKLE_SUFFIXES
+from webui.pipeline.pickles import read_pickle, read_pickle_header
 
-Stamp = tuple[str, int, int, int]
-"""Path, inode, size and time of change (ns): another stamp is another content."""
+FileVersion = tuple[str, int, int, int]
+"""Path, inode, size and time of change (ns): another version is another content."""
 
 
 class WeightFile(Protocol):
@@ -26,7 +27,7 @@ class WeightFile(Protocol):
     @property
     def header(self) -> Header: ...
     @property
-    def stamp(self) -> Stamp: ...
+    def version(self) -> FileVersion: ...
     def open(self) -> None:
         """Maps the file if it is not yet. Raises UnsupportedModel if it cannot be, or was changed since."""
 
@@ -39,7 +40,7 @@ def open_weights(path: Path) -> WeightFile:
     return PickleFile(path) if path.suffix.lower() in PICKLE_SUFFIXES else SafetensorsFile(path)
 
 
-def stamp_of(path: Path) -> Stamp:
+def version_of(path: Path) -> FileVersion:
     """Raises UnsupportedModel if there is no such file."""
     try:
         stat = path.stat()
@@ -53,7 +54,7 @@ class SafetensorsFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.stamp = stamp_of(path)
+        self.version = version_of(path)
         self.header = read_header(path)
         self._opened: safe_open | None = None
 
@@ -79,7 +80,7 @@ class PickleFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.stamp = stamp_of(path)
+        self.version = version_of(path)
         self.header = read_pickle_header(path)
         self._tensors: Mapping[str, Tensor] | None = None
 
@@ -99,7 +100,7 @@ class PickleFile:
 
 def refuse_changed(file: WeightFile) -> None:
     """Raises UnsupportedModel if `file` is no longer what its header was read from."""
-    if stamp_of(file.path) != file.stamp:
+    if version_of(file.path) != file.version:
         raise UnsupportedModel(file.path, "it was changed while it was in use", hint="Load the model again.")
 
 

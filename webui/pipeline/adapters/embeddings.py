@@ -17,7 +17,8 @@ from torch import Tensor
 
 from webui.errors import UnsupportedModel
 from webui.images.carried_data import read_carried_data
-from webui.pipeline.pickles import PICKLE_SUFFIXES, read_content
+from webui.library.old_files import PICKLE_SUFFIXES
+from webui.pipeline.pickles import read_content
 from webui.prompt.chunks import CHUNK_TOKENS, Chunk, EmbeddingNames, KnownEmbedding
 
 PICTURE_SUFFIXES = (".png", ".webp")

@@ -11,7 +11,7 @@ from webui.library.hashes import hash_file
 from webui.library.index import Hashes
 from webui.pipeline.adapters.reading import AdapterFile, read_adapter
 from webui.pipeline.adapters.targets import AdapterGroup
-from webui.pipeline.weight_files import Stamp, stamp_of
+from webui.pipeline.weight_files import FileVersion, version_of
 
 KEPT_BYTES = 512 * 2**20
 """Of adapters' weights in memory: about twenty for SD 1.5, three large ones for SDXL."""
@@ -22,32 +22,32 @@ class AdapterFiles:
 
     def __init__(self, max_bytes: int = KEPT_BYTES) -> None:
         self._max_bytes = max_bytes
-        self._hashes: dict[Stamp, Hashes] = {}
-        self._files: OrderedDict[Path, tuple[Stamp, AdapterFile, dict[str, _Kept]]] = OrderedDict()
+        self._hashes: dict[FileVersion, Hashes] = {}
+        self._files: OrderedDict[Path, tuple[FileVersion, AdapterFile, dict[str, _Kept]]] = OrderedDict()
 
-    def open(self, path: Path) -> tuple[AdapterFile, Stamp]:
+    def open(self, path: Path) -> tuple[AdapterFile, FileVersion]:
         """The adapter, and what tells its content from all others'. Raises UnsupportedModel."""
-        stamp = stamp_of(path)
+        version = version_of(path)
         opened = self._files.get(path)
-        if opened is None or opened[0] != stamp:
+        if opened is None or opened[0] != version:
             file = read_adapter(path)
             kept = {prefix: _Kept(group.tensors) for prefix, group in file.groups.items()}
             groups = {
                 prefix: AdapterGroup(prefix=prefix, shapes=group.shapes, tensors=kept[prefix])
                 for prefix, group in file.groups.items()
             }
-            opened = stamp, replace(file, groups=groups), kept
+            opened = version, replace(file, groups=groups), kept
             self._files[path] = opened
         self._files.move_to_end(path)
         self._trim()
-        return opened[1], stamp
+        return opened[1], version
 
     def hashes(self, path: Path) -> Hashes:
         """Of the file's content, computed once. Raises UnsupportedModel if it is gone."""
-        stamp = stamp_of(path)
-        if stamp not in self._hashes:
-            self._hashes[stamp] = hash_file(path)
-        return self._hashes[stamp]
+        version = version_of(path)
+        if version not in self._hashes:
+            self._hashes[version] = hash_file(path)
+        return self._hashes[version]
 
     @property
     def kept_bytes(self) -> int:

@@ -10,18 +10,16 @@ import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
 from webui.errors import UnsupportedModel
 from webui.library.header import Header, TensorInfo, read_header
-from webui.pipeline.pickles import DTYPE_NAMES, PICKLE_SUFFIXES, read_pickle
-from webui.pipeline.weight_files import stamp_of
-
-DTYPES: Mapping[str, torch.dtype] = MappingProxyType({name: dtype for dtype, name in DTYPE_NAMES.items()})
-"""safetensors' words for types."""
+from webui.library.old_files import PICKLE_SUFFIXES
+from webui.pipeline.dtypes import DTYPE_NAMES, DTYPES
+from webui.pipeline.pickles import read_pickle
+from webui.pipeline.weight_files import version_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,10 +72,10 @@ def _open_safetensors(path: Path) -> Contents:
     unknown = sorted({info.dtype for info in header.tensors.values()} - set(DTYPES))
     if unknown:
         raise UnsupportedModel(path, f"its weights are of the type {', '.join(unknown)}, which is not known here")
-    stamp = stamp_of(path)
+    version = version_of(path)
 
     def read(key: str) -> Tensor:
-        if stamp_of(path) != stamp:
+        if version_of(path) != version:
             raise UnsupportedModel(path, "it was changed while it was in use", hint="Try again: it is read anew.")
         info = header.tensors[key]
         return _read_tensor(path, info, header.data_start + offsets[key])

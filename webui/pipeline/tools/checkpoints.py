@@ -18,8 +18,8 @@ from webui.library.families import FAMILIES, AdapterBase, PredictionType
 from webui.library.header import TensorInfo
 from webui.library.tool_models import refuse_existing
 from webui.library.tool_requests import CheckpointLayout, Precision
-from webui.pipeline.adapters.storage import DTYPES
 from webui.pipeline.component_source import ComponentSource, to_original
+from webui.pipeline.dtypes import DTYPES
 from webui.pipeline.layouts import COMPONENT_NAMES, ComponentName, WeightName, has_projection, original_weights
 from webui.pipeline.sources import CheckpointSource
 from webui.pipeline.tools.streaming import PlannedTensor, Report, translated, write_streaming

@@ -17,12 +17,8 @@ from torch import Tensor
 
 from webui.errors import StorageError
 from webui.library.tool_models import refuse_existing
+from webui.pipeline.dtypes import DTYPE_NAMES
 
-SAFETENSORS_DTYPES: Mapping[torch.dtype, str] = {
-    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
-    torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2", torch.int64: "I64", torch.int32: "I32",
-    torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
-}  # fmt: skip
 ALIGNMENT = 8
 
 Report = Callable[[int, int], None]
@@ -101,7 +97,7 @@ def _header(planned: Sequence[PlannedTensor], metadata: Mapping[str, str]) -> by
             raise ValueError(f"Two tensors are named {tensor.name}.")
         end = start + tensor.size_bytes
         entries[tensor.name] = {
-            "dtype": SAFETENSORS_DTYPES[tensor.dtype],
+            "dtype": DTYPE_NAMES[tensor.dtype],
             "shape": list(tensor.shape),
             "data_offsets": [start, end],
         }
