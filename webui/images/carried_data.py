@@ -36,13 +36,16 @@ def read_carried_data(path: Path) -> dict[str, Any]:
                 raise UnsupportedModel(path, f"it is a picture of {image.width} x {image.height}, too large to search")
             text = getattr(image, "text", {}).get(TEXT_KEY)
             raw = _from_text(text) if isinstance(text, str) else _from_pixels(np.array(image.convert("RGB")))
-    except (OSError, Image.DecompressionBombError) as error:
+    except UnsupportedModel:
+        raise
+    # Decoders raise nearly every exception there is on damaged files: zlib.error, struct.error, SyntaxError, ...
+    except Exception as error:
         raise UnsupportedModel(path, f"it cannot be read as a picture ({error})") from error
     if raw is None:
         raise UnsupportedModel(path, "it is a picture without a textual inversion in it")
     try:
         content = json.loads(raw, object_hook=_with_array)
-    except (ValueError, RecursionError) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise UnsupportedModel(path, "the textual inversion in it is damaged") from error
     if not isinstance(content, dict):
         raise UnsupportedModel(path, "the textual inversion in it is damaged")

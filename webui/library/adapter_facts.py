@@ -1,10 +1,11 @@
 """What an adapter file is: its types, rank, the base it was made for, and the words that call for it."""
 
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
+
+from pydantic_core import from_json
 
 from webui.library import hints
 from webui.library.facts import ModelFacts
@@ -49,6 +50,7 @@ JUNK_FOLDERS = frozenset({"img", "imgs", "image", "images", "data", "dataset", "
                           "cropped", "raw", "input", "final", "test", "new", "folder"})  # fmt: skip
 REPEATS = re.compile(r"^\d+[_-]")
 MAX_TRIGGER_WORDS = 8
+MAX_COUNT = 2**63
 IN_NEARLY_ALL = 0.9
 
 
@@ -106,14 +108,14 @@ def _common_tags(frequency: Mapping[str, Any], counts: Mapping[str, int]) -> lis
 
 def _count(entry: Any) -> int:
     number = entry.get("img_count") if isinstance(entry, dict) else None
-    return number if isinstance(number, int) else 0
+    return number if isinstance(number, int) and 0 < number < MAX_COUNT else 0
 
 
 def _json(text: str | None) -> dict[str, Any]:
     """Metadata that is no JSON object says nothing; it is a note, not a part of the model."""
     try:
-        value = json.loads(text) if text else {}
-    except (ValueError, RecursionError):
+        value = from_json(text) if text else {}
+    except ValueError:
         return {}
     return value if isinstance(value, dict) else {}
 

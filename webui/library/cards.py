@@ -2,12 +2,13 @@
 
 import base64
 import binascii
-import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+
+from pydantic_core import from_json
 
 from webui.errors import UnsupportedModel
 from webui.library.catalog import CheckpointInfo, ModelFile
@@ -171,8 +172,8 @@ def _shown(metadata: Mapping[str, str]) -> list[tuple[str, str]]:
 
 def _json(text: str) -> Any:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
+        return from_json(text)
+    except ValueError:
         return None
 
 

@@ -1,23 +1,28 @@
 """One model as the lists show it, made of what its file, its header and the files beside it say."""
 
 import hashlib
-import json
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import from_json
+
 from webui.errors import UnsupportedModel
 from webui.images.carried_data import read_carried_data
 from webui.library.facts import ModelFacts
 from webui.library.families import FAMILIES, PredictionType
+from webui.library.folder_facts import guidance_scale_of, native_size_of
 from webui.library.header import Header, TensorInfo, read_header
 from webui.library.identify import identify, is_old_format
 from webui.library.index import Known
 from webui.library.old_files import read_old_header
 from webui.library.scan import PICTURES, ROOMS, FoundFile, RoomKind, Stamp
 from webui.library.sidecars import Sidecar
+
+logger = logging.getLogger(__name__)
 
 METADATA_FILE = "atelier.json"
 DEFAULT_NATIVE_SIZE_PX = 512
@@ -89,6 +94,17 @@ def tokenizer_folder(info: CheckpointInfo) -> Path:
 
 def look_into(path: Path) -> Known:
     """What the file or checkpoint folder at `path` holds. Never raises: `facts.problems` say what is wrong."""
+    try:
+        return _known(path)
+    # Every list and every generation looks into whatever lies in the folders, so that one file that nobody has thought
+    # of may not end them. What is foreseen is told by its own words further down.
+    except Exception as error:
+        logger.exception("Nothing could be learnt from %s", path)
+        reason = (str(error).splitlines() or [""])[0][:200]
+        return Known(facts=ModelFacts(problems=(f"it cannot be understood ({reason or type(error).__name__})",)))
+
+
+def _known(path: Path) -> Known:
     if path.is_dir():
         return Known(facts=identify(path))
     try:
@@ -174,7 +190,7 @@ def checkpoint_info(file: ModelFile) -> CheckpointInfo:
     about = file.path / METADATA_FILE
     try:
         return replace(info, **_described(file.path, _read_json(about), info)) if about.is_file() else info
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, OverflowError) as error:
         return replace(info, problem=f"its description cannot be read ({error})")
 
 
@@ -182,8 +198,8 @@ def _described(folder: Path, about: Mapping[str, Any], info: CheckpointInfo) -> 
     sample = folder / "sample.png"
     return {
         "title": str(about.get("title", info.title)),
-        "native_size": int(about.get("native_size", info.native_size)),
-        "guidance_scale": float(about.get("guidance_scale", info.guidance_scale)),
+        "native_size": native_size_of(about, info.native_size),
+        "guidance_scale": guidance_scale_of(about, info.guidance_scale),
         "example_prompts": tuple(str(prompt) for prompt in about.get("example_prompts", ())),
         "sample_negative_prompt": str(about.get("sample_negative_prompt", "")),
         "sample_image": sample if sample.is_file() else None,
@@ -192,7 +208,7 @@ def _described(folder: Path, about: Mapping[str, Any], info: CheckpointInfo) -> 
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    value = json.loads(path.read_text(encoding="utf-8"))
+    value = from_json(path.read_bytes())
     if not isinstance(value, dict):
         raise ValueError(f"{path.name} is not a JSON object")
     return value

@@ -1,12 +1,13 @@
 """What a diffusers folder is, from its small JSON files and the headers of its weights."""
 
-import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from pydantic_core import from_json
 
 from webui.errors import UnsupportedModel
 from webui.library.architecture import TEXT_PREFIXES
@@ -20,6 +21,8 @@ INDEX_FILE = "model_index.json"
 OWN_FILE = "atelier.json"
 """What our own folders say of themselves: "title", "native_size", "guidance_scale"."""
 LATENT_SCALE = 8
+MAX_NATIVE_SIZE = 8192
+MAX_GUIDANCE_SCALE = 100.0
 WEIGHT_SUFFIXES = (".safetensors", ".bin")
 
 
@@ -31,7 +34,7 @@ def folder_facts(path: Path) -> ModelFacts:
         return _facts(path)
     except UnsupportedModel as error:
         return ModelFacts(kind="checkpoint", layout="folder", problems=(error.reason,))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError) as error:
         return ModelFacts(kind="checkpoint", layout="folder", problems=(f"its description cannot be read ({error})",))
 
 
@@ -55,7 +58,7 @@ def _facts(path: Path) -> ModelFacts:
         has_vae=(path / "vae" / "config.json").is_file(),
         has_text_encoder=any(has_text.values()),
         native_size=_native_size(config, own) or facts.native_size,
-        guidance_scale=float(own.get("guidance_scale", facts.guidance_scale or 0)) or None,
+        guidance_scale=guidance_scale_of(own, facts.guidance_scale or 0) or None,
     )
     return _with_weights(facts, path)
 
@@ -89,9 +92,25 @@ def _unet_of(config: Mapping[str, Any]) -> Unet:
 
 def _native_size(config: Mapping[str, Any], own: Mapping[str, Any]) -> int | None:
     if "native_size" in own:
-        return int(own["native_size"])
+        return native_size_of(own, 0)
     size = config.get("sample_size")
-    return int(size) * LATENT_SCALE if isinstance(size, int) and size > 0 else None
+    return size * LATENT_SCALE if isinstance(size, int) and 0 < size * LATENT_SCALE <= MAX_NATIVE_SIZE else None
+
+
+def native_size_of(own: Mapping[str, Any], default: int) -> int:
+    """Pixels. Raises ValueError, TypeError or OverflowError for what is no size of a picture."""
+    size = int(own.get("native_size", default))
+    if not 0 < size <= MAX_NATIVE_SIZE:
+        raise ValueError(f"native_size is not 1 to {MAX_NATIVE_SIZE}")
+    return size
+
+
+def guidance_scale_of(own: Mapping[str, Any], default: float) -> float:
+    """Raises ValueError, TypeError or OverflowError for what is no CFG scale."""
+    scale = float(own.get("guidance_scale", default))
+    if not 0 <= scale <= MAX_GUIDANCE_SCALE:
+        raise ValueError(f"guidance_scale is not 0 to {MAX_GUIDANCE_SCALE:g}")
+    return scale
 
 
 def _with_weights(facts: ModelFacts, path: Path) -> ModelFacts:
@@ -134,7 +153,7 @@ def _json(path: Path) -> dict[str, Any]:
     """{} if there is no such file. Raises ValueError for what is no JSON object."""
     if not path.is_file():
         return {}
-    value = json.loads(path.read_text(encoding="utf-8"))
+    value = from_json(path.read_bytes())
     if not isinstance(value, dict):
         raise ValueError(f"{path.name} is not a JSON object")
     return value

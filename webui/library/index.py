@@ -132,7 +132,7 @@ class ModelIndex:
         try:
             with self._connection:
                 self._connection.executemany(statement, values)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeEncodeError) as error:  # the latter for a folder whose name is not Unicode
             logger.warning("The index of models in %s cannot be written (%s).", self._path, error)
 
     def _load(self) -> dict[str, _Row]:

@@ -1,11 +1,15 @@
 """Which files lie in the folders of models: names, sizes and dates only, no file is opened."""
 
+import functools
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
+
+logger = logging.getLogger(__name__)
 
 RoomKind = Literal["checkpoint", "adapter", "embedding", "vae", "hypernetwork", "upscaler"]
 
@@ -159,11 +163,23 @@ def _files_in(folder: Path, *, depth: int) -> Iterator[os.DirEntry[str]]:
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """A name that is no Unicode can be shown nowhere, so that such files and folders are left out."""
     try:
         with os.scandir(folder) as entries:
-            return list(entries)
+            return [entry for entry in entries if entry.name.isascii() or _is_unicode(folder, entry.name)]
     except OSError:
         return []
+
+
+@functools.lru_cache(maxsize=10_000)
+def _is_unicode(folder: Path, name: str) -> bool:
+    """Kept, so that the log has each of them once."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        logger.warning("%r in %s is left out: its name is not Unicode. Rename it.", os.fsencode(name), folder)
+        return False
+    return True
 
 
 def _size_and_time(entry: os.DirEntry[str]) -> tuple[int, int]:

@@ -4,6 +4,7 @@ In the form that other programs know: `name.json` with A1111's keys, `name.civit
 ours stay as they are, and a file that cannot be understood is never written over.
 """
 
+import codecs
 import contextlib
 import io
 import json
@@ -16,6 +17,7 @@ from types import MappingProxyType
 from typing import Any, get_args
 
 from PIL import Image
+from pydantic_core import from_json
 
 from webui.errors import InvalidRequest, StorageError
 from webui.library.families import PredictionType
@@ -62,7 +64,7 @@ def read_sidecars(paths: Iterable[Path]) -> Sidecar:
     """Never raises: a file that cannot be read, or says something else, adds nothing."""
     values: dict[str, Any] = {}
     for path in paths:
-        with contextlib.suppress(OSError, ValueError, RecursionError):
+        with contextlib.suppress(OSError, ValueError):
             content = _read(path)
             values |= _from_civitai(content) if path.name.endswith(".civitai.info") else _from_json(content)
     return Sidecar(**values)
@@ -77,7 +79,7 @@ def write_notes(model: Path, changes: Mapping[str, Any]) -> Path:
     path = sidecar_path(model)
     try:
         content = _read(path) if path.exists() else {}
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise StorageError(
             f"'{path.name}' cannot be understood ({error}), so it is not written over.",
             hint="Rename or remove it, then save again.",
@@ -117,7 +119,7 @@ def _beside(model: Path, suffix: str) -> Path:
 def _read(path: Path) -> dict[str, Any]:
     if path.stat().st_size > MAX_SIDECAR_BYTES:
         raise ValueError("it is too large")
-    content = json.loads(path.read_text(encoding="utf-8-sig"))
+    content = from_json(path.read_bytes().removeprefix(codecs.BOM_UTF8))
     if not isinstance(content, dict):
         raise ValueError("it is no JSON object")
     return content
@@ -168,7 +170,7 @@ def _weight(value: Any) -> float | None:
     """Numbers, and numbers written as text."""
     try:
         weight = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # the last for an integer of 400 digits
         return None
     return weight if math.isfinite(weight) and not isinstance(value, bool) else None
 
