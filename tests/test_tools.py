@@ -212,8 +212,9 @@ def test_names_that_are_taken_in_any_format_are_refused(data_dir: Path) -> None:
     (data_dir / "models" / "checkpoints" / "old.ckpt").write_bytes(b"")
     with running(data_dir, at_work=False) as services:
         for name in ("first.safetensors", "FIRST.safetensors", "old.safetensors"):
-            with pytest.raises(InvalidRequest, match="already"):
+            with pytest.raises(InvalidRequest, match="already") as caught:
                 services.run_tool(Convert(source="second", destination=name), owner="ann")
+            assert str(data_dir) not in str(caught.value), "pages are told no paths of the machine"
 
 
 def test_a_model_that_is_missing_is_said_with_its_field(data_dir: Path) -> None:

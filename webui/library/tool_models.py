@@ -111,7 +111,9 @@ _FINDERS: Mapping[RoomKind, Callable[[ToolModels, str], object]] = MappingProxyT
 def refuse_existing(path: Path) -> None:
     """Raises StorageError if there is something at `path`."""
     if path.exists():
-        raise StorageError(f"{path.name} is there already, in {path.parent}.", hint="Choose another name.")
+        raise StorageError(
+            f"{path.name} is there already, in {path.parent.name or path.parent}.", hint="Choose another name."
+        )
 
 
 def _local_path(name: str) -> Path:
