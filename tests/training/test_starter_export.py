@@ -13,7 +13,14 @@ from webui.training.starter.diffusion import Denoiser
 from webui.training.starter.evaluate import Exported, border_colour, photo_psnr
 from webui.training.starter.export import SIZE_BUDGET_BYTES, export, fold_affine, load_exported_vae, size_bytes
 from webui.training.starter.latents import Affine
-from webui.training.starter.networks import SCALING_FACTOR, Sizes, build_text_encoder, build_unet, build_vae
+from webui.training.starter.networks import (
+    NATIVE_SIZE,
+    SCALING_FACTOR,
+    Sizes,
+    build_text_encoder,
+    build_unet,
+    build_vae,
+)
 from webui.training.starter.tokenizer import encode, load_tokenizer, training_lines, write_tokenizer
 from webui.training.starter.vae import reconstruct
 from webui.training.starter.vocabulary import COLOURS
@@ -61,7 +68,7 @@ def test_an_export_is_a_pipeline_that_diffusers_loads_and_runs(tmp_path: Path) -
     pipeline = StableDiffusionPipeline.from_pretrained(tmp_path / "model", torch_dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     image = pipeline("a red apple", num_inference_steps=2, output_type="np").images[0]
-    assert image.shape == (128, 128, 3)
+    assert image.shape == (NATIVE_SIZE, NATIVE_SIZE, 3)
     assert pipeline.scheduler.config.prediction_type == "epsilon"
     assert Exported.load(tmp_path / "model").prediction_type == "epsilon"
 

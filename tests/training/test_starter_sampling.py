@@ -41,6 +41,7 @@ def test_a_perfect_denoiser_is_sampled_to_the_picture_it_knows(prediction_type: 
         ids,
         [7],
         prediction_type=prediction_type,
+        size_px=128,
     )
     with torch.no_grad():
         expected = to_pixels(vae.decode(clean).sample)

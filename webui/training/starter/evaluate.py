@@ -20,7 +20,7 @@ from webui.training.starter.backgrounds import Pixels
 from webui.training.starter.diffusion import Denoiser, PredictionType
 from webui.training.starter.judge import Judge, judge_pictures
 from webui.training.starter.latents import Affine
-from webui.training.starter.networks import SCALING_FACTOR
+from webui.training.starter.networks import LATENT_FACTOR, SCALING_FACTOR
 from webui.training.starter.prompts import Prompt, object_prompts, pair_prompts
 from webui.training.starter.sampling import sample
 from webui.training.starter.tokenizer import encode, load_tokenizer
@@ -60,7 +60,7 @@ class Exported:
         )
 
     def draw(self, prompts: list[str], seeds: list[int], *, guidance_scale: float, negative_prompt: str = "") -> Pixels:
-        """One picture per prompt, 20 steps: uint8 (B, 128, 128, 3)."""
+        """One picture per prompt, 20 steps: uint8 (B, H, W, 3) of the native size."""
         affine = Affine((0.0,) * 4, (1 / SCALING_FACTOR,) * 4)
         negative_ids = self._ids([negative_prompt])
         pictures = []
@@ -76,6 +76,7 @@ class Exported:
                     negative_ids,
                     seeds[few],
                     prediction_type=self.prediction_type,
+                    size_px=self.denoiser.unet.config.sample_size * LATENT_FACTOR,
                     guidance_scale=guidance_scale,
                 )
             )

@@ -25,7 +25,7 @@ SHARD_SIZE = 1024
 CAPTIONS_PER_PICTURE = 4
 ENCODE_BATCH = 32
 # (width, height) of the pictures that are not square or not of the native size.
-OTHER_SIZES = ((160, 112), (112, 160), (160, 160), (192, 128), (128, 192), (192, 192))
+OTHER_SIZES = ((128, 128), (224, 160), (160, 224), (256, 192), (192, 256), (256, 256))
 NATIVE_PER_OTHER = 16
 
 

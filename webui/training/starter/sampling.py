@@ -7,7 +7,7 @@ from torch import Tensor
 from webui.training.starter.backgrounds import Pixels
 from webui.training.starter.diffusion import Denoiser, PredictionType, scheduler
 from webui.training.starter.latents import Affine
-from webui.training.starter.networks import LATENT_FACTOR, NATIVE_SIZE
+from webui.training.starter.networks import LATENT_FACTOR
 from webui.training.starter.vae import to_pixels
 
 
@@ -21,14 +21,15 @@ def sample(
     seeds: list[int],
     *,
     prediction_type: PredictionType,
+    size_px: int,
     num_inference_steps: int = 20,
     guidance_scale: float = 5.0,
 ) -> Pixels:
-    """One picture per row of `token_ids` (B, 77), from its seed: uint8 (B, 128, 128, 3)."""
+    """One picture per row of `token_ids` (B, 77), from its seed: uint8 (B, size_px, size_px, 3)."""
     steps = scheduler(prediction_type)
     steps.set_timesteps(num_inference_steps)
     context = denoiser.encode_text(torch.cat([empty_ids.expand(len(token_ids), -1), token_ids]))
-    side = NATIVE_SIZE // LATENT_FACTOR
+    side = size_px // LATENT_FACTOR
     latents = torch.stack([torch.randn(4, side, side, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
     for timestep in steps.timesteps:
         doubled = torch.cat([latents, latents])

@@ -20,7 +20,7 @@ from webui.training.starter.feed import Feed
 from webui.training.starter.judge import Judge, judge_pictures, measure_judge, train_judge
 from webui.training.starter.latents import compose_shard, encode_shard, load_pool, pool_shards
 from webui.training.starter.loop import Plan
-from webui.training.starter.networks import Sizes, build_vae
+from webui.training.starter.networks import NATIVE_SIZE, Sizes, build_vae
 from webui.training.starter.prompts import watched_prompts
 from webui.training.starter.ranks import Ranks, join, launch
 from webui.training.starter.sampling import sample
@@ -278,6 +278,7 @@ def _look(work: WorkDir, options: argparse.Namespace, denoiser: Denoiser, step: 
         empty_ids,
         seeds,
         prediction_type=options.prediction_type,
+        size_px=NATIVE_SIZE,
         guidance_scale=GUIDANCE_SCALE,
     )
     write_sheet(pictures, work.root / f"sheet-{step:06}.png")

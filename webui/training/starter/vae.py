@@ -29,9 +29,9 @@ TRAINING_PHOTOS = ("astronaut", "chelsea", "camera", "rocket", "brick", "grass",
 HELD_OUT_PHOTO = "coffee"
 PHOTO_SHARE = 0.12
 OTHER_ICON_SHARE = 0.38
-CANVAS_SIZES = (NATIVE_SIZE, NATIVE_SIZE, NATIVE_SIZE, 192, 256)
-CROP_SIZE = 64
-FULL_SIZE_SHARE = 0.2  # the last steps see crops of the native size
+CANVAS_SIZES = (128, NATIVE_SIZE, NATIVE_SIZE, 256)
+CROP_SIZE, LARGE_CROP_SIZE = 64, 128
+LARGE_SHARE = 0.2  # of the steps, the last ones, see larger crops
 KL_WEIGHT = 6e-4
 VALIDATION_SEED = 900_000
 
@@ -104,10 +104,10 @@ def train_vae(
     on_checkpoint: Callable[[nn.Module, int], None],
 ) -> AutoencoderKL:
     """Train to the end of `plan` with `num_crops` of 64 px a step over all ranks; returns the averaged weights."""
-    full_size_from = round(plan.num_steps * (1 - FULL_SIZE_SHARE))
+    large_from = round(plan.num_steps * (1 - LARGE_SHARE))
 
     def crops_of(step: int) -> Tensor:
-        size = NATIVE_SIZE if step >= full_size_from else CROP_SIZE
+        size = LARGE_CROP_SIZE if step >= large_from else CROP_SIZE
         count = num_crops * CROP_SIZE**2 // size**2
         return crops.batch(step, ranks.index, max(1, count // ranks.count), size)
 
@@ -151,7 +151,7 @@ def mean_psnr(first: Pixels, second: Pixels) -> float:
 
 
 def validation_pictures(sprites: Sprites, count: int) -> Pixels:
-    """Composed pictures of a seed that training never uses, uint8 (count, 128, 128, 3); none is made worse."""
+    """Composed pictures of a seed that training never uses, uint8 (count, 192, 192, 3); none is made worse."""
     choices = Choices.of(sprites)
     rngs = (np.random.default_rng([VALIDATION_SEED, index]) for index in range(count))
     layouts = (replace(sample_layout(rng, choices), degraded=None) for rng in rngs)
@@ -159,7 +159,7 @@ def validation_pictures(sprites: Sprites, count: int) -> Pixels:
 
 
 def photo_pictures(count: int) -> Pixels:
-    """Crops of the photograph that training never sees, uint8 (count, 128, 128, 3)."""
+    """Crops of the photograph that training never sees, uint8 (count, 192, 192, 3)."""
     photo = load_photos((HELD_OUT_PHOTO,))[0]
     rngs = (np.random.default_rng([VALIDATION_SEED, index]) for index in range(count))
     return np.stack([_photo_crop(photo, rng, NATIVE_SIZE) for rng in rngs])
