@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from webui.errors import InvalidRequest
+from webui.errors import InvalidRequest, WebUIError
 from webui.generation.events import GENERATION_EVENTS
 from webui.generation.infotext import RestoredSettings, restore_settings
 from webui.generation.parameters import build_request, parameters_of, parse_parameters
@@ -80,6 +80,17 @@ class Services:
         self.downloads.source_of(request)
         payload = request.model_dump()
         return self._waiting(DOWNLOAD, payload, owner) or self.queue.submit(DOWNLOAD, payload, owner=owner)
+
+    def discard_download(self, request: DownloadRequest) -> None:
+        """Forgets what was fetched for `request`. Raises WebUIError while anybody fetches the same, or waits."""
+        part = self.downloads.part_of(request)
+        waiting = self.queue.jobs(states={JobState.QUEUED, JobState.RUNNING}, limit=ALL_JOBS)
+        requests = [DownloadRequest.model_validate(job.payload) for job in waiting if job.kind == DOWNLOAD]
+        if any(self.downloads.part_of(other) == part for other in requests):
+            raise WebUIError(
+                "The same model is being fetched, or waits for it.", hint="Throw it away after that download."
+            )
+        self.downloads.discard(request)
 
     def run_tool(self, request: ToolRequest, *, owner: str) -> JobHandle:
         """Queues a tool, or gives the job that the owner has asked for already.

@@ -35,7 +35,10 @@ def build_download_router(services: Services, views: JobViews) -> APIRouter:
         job = _own(views, job_id, request)
         if not job.state.ended:
             raise HTTPException(409, "It runs still. Stop it first.")
-        services.downloads.discard(DownloadRequest.model_validate(job.payload))
+        try:
+            services.discard_download(DownloadRequest.model_validate(job.payload))
+        except WebUIError as error:
+            raise HTTPException(409, str(error)) from error
         return {"done": True}
 
     return router

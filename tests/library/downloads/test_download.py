@@ -285,10 +285,29 @@ def test_a_stopped_download_goes_on_or_is_thrown_away(home: Home) -> None:
     assert home.files() == []
 
 
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_what_another_process_is_fetching_is_not_thrown_away(home: Home, is_folder: bool) -> None:
+    home.server.add_repository("ann/x", diffusers_repository() if is_folder else {"x.safetensors": LORA})
+    request = DownloadRequest(source="ann/x", target="checkpoint")
+    refused = []
+
+    def report(event: JobEvent) -> None:
+        if isinstance(event, DownloadProgress):
+            with pytest.raises(WebUIError, match="already being fetched"):
+                home.downloads.discard(request)
+            refused.append(event)
+
+    home.downloads.get(request, report=report, check=home.cancel.check)
+    assert refused
+    assert list(home.downloads.parts_dir.iterdir()) == []
+    home.downloads.discard(request)
+
+
 def test_what_nobody_went_on_with_is_thrown_away_after_a_month(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     old = home.downloads.parts_dir / "old.part"
     (home.downloads.parts_dir / "older.folder" / "unet").mkdir(parents=True)
     old.write_bytes(b"1")
+    old.with_name("old.part.state").write_text("{}")
     home.server.add("/x.safetensors", LORA)
     home.get(at_other_host(home, "/x.safetensors"))
     assert old.exists()

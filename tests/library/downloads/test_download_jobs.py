@@ -10,7 +10,7 @@ import pytest
 
 from tests.model_server import ModelServer, lora
 from webui.app import build_download_worker
-from webui.errors import InvalidRequest
+from webui.errors import InvalidRequest, WebUIError
 from webui.jobs.queue import JobState
 from webui.library.downloads.download import DownloadRequest
 from webui.library.downloads.events import DownloadProgress
@@ -67,6 +67,23 @@ def test_the_same_wish_twice_is_one_job(server: ModelServer, tmp_path: Path) -> 
         first = services.download(DownloadRequest(source="ann/ink"), owner="ann")
         assert services.download(DownloadRequest(source="ann/ink"), owner="ann").id == first.id
         assert services.download(DownloadRequest(source="ann/ink"), owner="bob").id != first.id
+
+
+def test_what_somebody_else_fetches_cannot_be_thrown_away(server: ModelServer, tmp_path: Path) -> None:
+    server.add_repository("ann/ink", {"ink.safetensors": LORA})
+    held = threading.Event()
+    server.files[CDN].gate = held
+    request = DownloadRequest(source="ann/ink")
+    with running(server, tmp_path) as services:
+        stopped = services.download(request, owner="ann")
+        others = services.download(request.model_copy(update={"name": "brush"}), owner="bob")
+        services.queue.interrupt(stopped.id)
+        stopped.wait(PATIENCE_S)
+        with pytest.raises(WebUIError, match="being fetched"):
+            services.discard_download(request)
+        held.set()
+        assert others.wait(PATIENCE_S).state is JobState.FINISHED
+        services.discard_download(request)
 
 
 def test_nonsense_is_refused_before_it_becomes_a_job(server: ModelServer, tmp_path: Path) -> None:

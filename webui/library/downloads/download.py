@@ -1,5 +1,6 @@
 """The story of one download: what the text names, what the site has, the bytes, what they are, where they go."""
 
+import contextlib
 import hashlib
 import shutil
 import time
@@ -16,7 +17,7 @@ from webui.jobs.events import JobEvent
 from webui.library.downloads import civitai, hugging_face, placing
 from webui.library.downloads.client import Access, Client
 from webui.library.downloads.events import DownloadFound, DownloadProgress
-from webui.library.downloads.fetch import Fetched, Watch, fetch, is_being_fetched
+from webui.library.downloads.fetch import Fetched, Watch, fetch, is_being_fetched, only_one
 from webui.library.downloads.plan import Plan, RemoteFile, refuse_pickles
 from webui.library.downloads.sources import (
     CivitaiSource,
@@ -75,11 +76,14 @@ class Downloads:
         return self.parts_dir / f"{key}.part"
 
     def discard(self, request: DownloadRequest) -> None:
-        """Forgets what was fetched for `request` so far."""
+        """Forgets what was fetched for `request` so far. Raises WebUIError while it is being fetched, by anybody."""
         part = self.part_of(request)
-        shutil.rmtree(part.with_suffix(".folder"), ignore_errors=True)
-        for path in (part, *_notes(part)):
-            path.unlink(missing_ok=True)
+        if not self.parts_dir.is_dir():
+            return
+        with only_one(part):
+            shutil.rmtree(part.with_suffix(".folder"), ignore_errors=True)
+            part.unlink(missing_ok=True)
+        _remove_notes(part)
 
     def has_part(self, request: DownloadRequest) -> bool:
         """Whether a later call has something to go on with."""
@@ -175,8 +179,15 @@ class _Download:
 
     def _get_folder(self, plan: Plan) -> ModelSaved:
         """All files of a diffusers folder, one after the other, then the folder in one move."""
+        part = self._settings.part_of(self._request)
+        part.parent.mkdir(parents=True, exist_ok=True)
+        with only_one(part):
+            saved = self._fill_folder(plan, part.with_suffix(".folder"))
+        _remove_notes(part)
+        return saved
+
+    def _fill_folder(self, plan: Plan, staging: Path) -> ModelSaved:
         name = placing.safe_name(self._request.name or plan.title.rpartition("/")[2])
-        staging = self._settings.part_of(self._request).with_suffix(".folder")
         self._meter = Meter(self._report, plan.size)
         for file in plan.files:
             self._check()
@@ -287,14 +298,15 @@ class Meter:
 def discard_old_parts(parts_dir: Path) -> None:
     """Removes what nobody went on with for a month."""
     oldest = time.time() - KEEP_PARTS_DAYS * 24 * 3600
-    for path in parts_dir.iterdir() if parts_dir.is_dir() else ():
-        if path.stat().st_mtime > oldest:
-            continue
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        elif not (path.suffix == ".part" and is_being_fetched(path)):
-            path.unlink(missing_ok=True)
-            _remove_notes(path)
+    keys = {path.name.partition(".")[0] for path in parts_dir.iterdir()} if parts_dir.is_dir() else set()
+    for key in keys:
+        part = parts_dir / f"{key}.part"
+        with contextlib.suppress(OSError):  # another process does the same
+            if max(path.stat().st_mtime for path in parts_dir.glob(f"{key}.*")) > oldest or is_being_fetched(part):
+                continue
+            shutil.rmtree(part.with_suffix(".folder"), ignore_errors=True)
+            part.unlink(missing_ok=True)
+            _remove_notes(part)
 
 
 def has_safetensors_header(path: Path) -> bool:

@@ -76,7 +76,7 @@ def fetch(file: RemoteFile, part: Path, client: Client, watch: Watch, *, token: 
     """
     with _disk_errors(part.parent):
         part.parent.mkdir(parents=True, exist_ok=True)
-    with _only_one(part):
+    with only_one(part):
         for clean in (False, True):
             transfer = _Transfer(file, part, client, watch, token)
             if clean:
@@ -105,7 +105,7 @@ def discard(part: Path) -> None:
 def is_being_fetched(part: Path) -> bool:
     """Whether this or another process fetches it now."""
     try:
-        with _only_one(part):
+        with only_one(part):
             return False
     except WebUIError:
         return True
@@ -311,8 +311,11 @@ def _write_state(part: Path, state: Mapping[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def _only_one(part: Path) -> Iterator[None]:
-    """Raises WebUIError if another process fetches the same. SQLite's lock ends with its process, however that ends."""
+def only_one(part: Path) -> Iterator[None]:
+    """Raises WebUIError if somebody else fetches the same, here or in another process.
+
+    SQLite's lock ends with its process, however that ends.
+    """
     lock = sqlite3.connect(part.with_name(part.name + ".lock"), timeout=0, isolation_level=None)
     with contextlib.closing(lock):
         try:
