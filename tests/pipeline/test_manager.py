@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.conftest import CPU
+from tests.fake_device import FakeDevice, Ledger
 from tests.model_files import write_diffusers_file, write_original_layout
 from tests.models import write_checkpoint
 from webui.errors import ModelNotFound, UnsupportedModel
@@ -20,6 +21,7 @@ from webui.pipeline import manager as manager_module
 from webui.pipeline.components import Component, ComponentCache, default_budget_bytes
 from webui.pipeline.manager import PipelineManager
 from webui.pipeline.model import Model
+from webui.pipeline.offload import Placement
 
 
 @pytest.fixture
@@ -236,13 +238,50 @@ def test_a_checkpoint_without_a_vae_says_what_to_do(single_files: Path) -> None:
         manager_of(single_files).load("bare")
 
 
+def test_the_vae_beside_a_folder_with_a_dot_in_its_name_is_taken(models: Path) -> None:
+    (models / "checkpoints" / "a").rename(models / "checkpoints" / "sd-v1.5")
+    beside = models / "checkpoints" / "sd-v1.5.vae.safetensors"
+    write_diffusers_file(beside, components=("vae",), bare=True, seed=1)
+    assert manager_of(models).load("sd-v1.5").vae_path == beside
+
+
+def test_an_autoencoder_that_was_put_into_float32_counts_as_it_is_now(models: Path) -> None:
+    manager = manager_of(models)
+    vae = manager.load("a").components["vae"]
+    before = manager.cache.used_bytes
+    vae.module.to(torch.float64)
+    assert manager.cache.used_bytes == before + vae.size_bytes / 2
+
+
+def test_the_old_model_goes_before_the_new_one_is_read_where_both_do_not_fit(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager = manager_of(models, cache_bytes=1)
+    ledger = Ledger()
+    manager._placement = Placement(FakeDevice(2**40, ledger), transfers=ledger)  # type: ignore[arg-type]
+    old = [weakref.ref(component.module) for component in manager.load("a").components.values()]
+    found_at_reading = []
+
+    def filled(*arguments: object, **options: object) -> torch.nn.Module:
+        gc.collect()
+        found_at_reading.append([network() is not None for network in old])
+        return read(*arguments, **options)  # type: ignore[arg-type]
+
+    read = manager_module.loading.filled
+    monkeypatch.setattr(manager_module.loading, "filled", filled)
+    manager.load("b")
+    assert found_at_reading[0] == [False] * len(old)
+
+
 def test_the_budget_is_a_share_of_the_machine() -> None:
     assert 0 < default_budget_bytes() <= psutil.virtual_memory().total / 2
 
 
 def component(size_bytes: int) -> Component:
     source = type("Source", (), {"close": lambda self: None, "is_current": lambda self: True})()
-    return Component(name="vae", module=torch.nn.Identity(), source=source, dtype=torch.float32, size_bytes=size_bytes)
+    module = torch.nn.Module()
+    module.register_buffer("weight", torch.zeros(size_bytes, dtype=torch.uint8))
+    return Component(name="vae", module=module, source=source, dtype=torch.float32)
 
 
 def test_room_is_made_only_as_far_as_it_is_needed() -> None:

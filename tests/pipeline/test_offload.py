@@ -9,63 +9,53 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from tests.fake_device import FakeDevice, Ledger
 from tests.model_files import write_original_layout
 from webui.library.catalog import CheckpointInfo
 from webui.pipeline import offload
 from webui.pipeline.components import Component
 from webui.pipeline.loading import checked_network, load_network, size_bytes
-from webui.pipeline.offload import Placement, Transfers, plan_placement, size_of, streamed_blocks
+from webui.pipeline.offload import Placement, plan_placement, size_of, streamed_blocks
 from webui.pipeline.sources import open_checkpoint
 from webui.pipeline.strips import Strips
 
 GIB = 2**30
 
 
-class FakeDevice:
-    """A device of `capacity` bytes, on the host: what is "on" it is known to `ledger` alone."""
-
-    torch_device = torch.device("cpu")
-
-    def __init__(self, capacity: int, ledger: "Ledger") -> None:
-        self._capacity = capacity
-        self._ledger = ledger
-
-    def free_bytes(self) -> int:
-        return self._capacity - self._ledger.used
-
-    def free_memory(self) -> None:
-        """Nothing is cached."""
-
-
-class Ledger(Transfers):
-    """Copies that remember which of them are on the device."""
+class Recorder(Ledger):
+    """Copies that are under way until the device is waited for."""
 
     def __init__(self) -> None:
-        super().__init__(torch.device("cpu"))
-        self.sizes: dict[int, int] = {}
-        self.peak = 0
+        super().__init__()
+        self.on_the_way: set[int] = set()
+        self.num_started = 0
 
-    @property
-    def used(self) -> int:
-        return sum(self.sizes.values())
+    def start(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        self.on_the_way |= {tensor.data_ptr() for tensor in tensors}
+        self.num_started += 1
+        return super().start(tensors)
 
-    def holds(self, tensor: Tensor) -> bool:
-        return tensor.data_ptr() in self.sizes
+    def settle(self) -> None:
+        self.on_the_way.clear()
+
+
+class Full(Ledger):
+    """Moves run out of memory from the `num_moves`th on."""
+
+    num_moves = 10**9
+
+    def _count(self) -> None:
+        self.num_moves -= 1
+        if self.num_moves < 0:
+            raise RuntimeError("out of memory")
 
     def to_device(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        copies = [tensor if self.holds(tensor) else tensor.clone() for tensor in tensors]
-        self.sizes |= {copy.data_ptr(): copy.nbytes for copy in copies}
-        self.peak = max(self.peak, self.used)
-        return copies
+        self._count()
+        return super().to_device(tensors)
 
-    def to_host(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        copies = [tensor.clone() for tensor in tensors]
-        self.dropped(tensors)
-        return copies
-
-    def dropped(self, copies: Sequence[Tensor]) -> None:
-        for copy in copies:
-            self.sizes.pop(copy.data_ptr(), None)
+    def pinned(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        self._count()
+        return super().pinned(tensors)
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +72,6 @@ def components_of(path: Path) -> dict[str, Component]:
             module=load_network(part, torch.float32),
             source=part,
             dtype=torch.float32,
-            size_bytes=size_bytes(part, torch.float32),
         )
         for name, part in parts.items()
         if part is not None
@@ -179,15 +168,59 @@ def test_a_pass_that_breaks_off_leaves_nothing_on_the_device(path: Path) -> None
     run_all(components)
     last = passing_block(components, ledger).get_submodule("conv2")
 
-    def fail(layer: nn.Module, args: object) -> None:
-        raise RuntimeError("out of memory")
-
     handle = last.register_forward_pre_hook(fail)
     with pytest.raises(RuntimeError, match="out of memory"):
         run_all(components)
     handle.remove()
     assert not any(ledger.holds(weight) for weight in last.parameters())
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(run_all(components), expected, strict=True))
+
+
+@pytest.mark.usefixtures("small_reserve")
+@pytest.mark.parametrize("breaks_off", [False, True])
+def test_weights_are_written_only_when_no_copy_of_them_is_under_way(breaks_off: bool, path: Path) -> None:
+    components = components_of(path)
+    recorder = Recorder()
+    device = FakeDevice(capacity_for(components, "streamed"), recorder)
+    Placement(device, transfers=recorder).use(components, native_size=64)
+    unet = components["unet"].module
+    with torch.inference_mode():
+        unet(torch.zeros(1, 4, 8, 8), 1, torch.zeros(1, 3, 32))
+        started = recorder.num_started
+        assert started > 1
+        if breaks_off:
+            middle = unet.get_submodule("mid_block").register_forward_pre_hook(fail)
+            with pytest.raises(RuntimeError, match="out of memory"):
+                unet(torch.zeros(1, 4, 8, 8), 1, torch.zeros(1, 3, 32))
+            middle.remove()
+            assert recorder.num_started > started
+        assert recorder.on_the_way == set()
+
+
+def fail(layer: nn.Module, args: object) -> None:
+    raise RuntimeError("out of memory")
+
+
+@pytest.mark.usefixtures("small_reserve")
+@pytest.mark.parametrize("mode", ["resident", "streamed"])
+def test_a_model_that_does_not_fit_after_all_goes_and_leaves_no_hooks(mode: str, path: Path) -> None:
+    first, second = components_of(path), components_of(path)
+    expected = run_all(first)
+    ledger = Full()
+    placement = Placement(FakeDevice(capacity_for(first, mode), ledger), transfers=ledger)
+    placement.use(first, native_size=64)
+    ledger.num_moves = 2
+    with pytest.raises(RuntimeError, match="out of memory"):
+        placement.use(second, native_size=64)
+    ledger.num_moves = 10**9
+    assert not any(hooks_of(layer) for component in second.values() for layer in component.module.modules())
+    placement.use(first, native_size=64)
+    assert not any(ledger.holds(weight) for component in second.values() for weight in component.module.parameters())
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(run_all(first), expected, strict=True))
+
+
+def hooks_of(layer: nn.Module) -> list[object]:
+    return [*layer._forward_pre_hooks.values(), *layer._forward_hooks.values()]
 
 
 @pytest.mark.usefixtures("small_reserve")
@@ -202,7 +235,7 @@ def test_another_model_takes_the_place_of_the_last_one(path: Path) -> None:
         assert torch.equal(run_all(components)[1], expected[1])
     assert ledger.peak <= capacity
     placement.release()
-    assert not any(layer._forward_pre_hooks for c in first.values() for layer in c.module.modules())
+    assert not any(hooks_of(layer) for component in first.values() for layer in component.module.modules())
 
 
 @pytest.mark.usefixtures("small_reserve")

@@ -12,7 +12,6 @@ import psutil
 import torch
 from torch import nn
 
-from webui.pipeline import loading
 from webui.pipeline.adapters.patches import PatchedWeights
 from webui.pipeline.allocator import give_back
 from webui.pipeline.component_source import ComponentSource, same_content
@@ -33,8 +32,9 @@ def default_budget_bytes() -> int:
 
 @dataclass(slots=True, kw_only=True, eq=False, weakref_slot=True)
 class Component:
-    """A network with the source its weights came from; `size_bytes` is what its weights take in memory.
+    """A network with the source its weights came from, and the precision `dtype` it was asked for in.
 
+    An autoencoder that gave NaN in `dtype` is in float32 since, and whoever asks for it in `dtype` gets it so.
     `patches` is what adapters changed in it; it stays with the network, whichever checkpoints share it.
     """
 
@@ -42,11 +42,15 @@ class Component:
     module: nn.Module
     source: ComponentSource
     dtype: torch.dtype
-    size_bytes: int
     patches: PatchedWeights = field(init=False)
 
     def __post_init__(self) -> None:
         self.patches = PatchedWeights(self.module, self.source)
+
+    @property
+    def size_bytes(self) -> int:
+        """What its weights take in memory now."""
+        return size_of(self.module)
 
 
 class ComponentCache:
@@ -74,8 +78,7 @@ class ComponentCache:
 
     def keep(self, source: ComponentSource, module: nn.Module, dtype: torch.dtype) -> Component:
         """Keeps `module`, which has the weights of `source` in `dtype`."""
-        size_bytes = loading.size_bytes(source, dtype)
-        component = Component(name=source.name, module=module, source=source, dtype=dtype, size_bytes=size_bytes)
+        component = Component(name=source.name, module=module, source=source, dtype=dtype)
         self.add(component)
         return component
 
@@ -118,3 +121,8 @@ class ComponentCache:
     def _throw_out(self, component: Component) -> None:
         self._components.remove(component)
         component.source.close()
+
+
+def size_of(module: nn.Module) -> int:
+    """Bytes of its weights and buffers."""
+    return sum(tensor.nbytes for tensors in (module.parameters(), module.buffers()) for tensor in tensors)

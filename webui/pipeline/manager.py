@@ -56,7 +56,7 @@ class _Loaded:
 class PipelineManager:
     """Loads the checkpoint a request names, and keeps it and others for the next ones, as far as memory allows.
 
-    A load that fails leaves the old model in place. A checkpoint whose files changed is read again.
+    A file that cannot be used leaves the old model in place. A checkpoint whose files changed is read again.
     """
 
     def __init__(
@@ -136,6 +136,8 @@ class PipelineManager:
         """All that can be known of the new model is known by now: the old one may go where both do not fit."""
         self.cache.make_room(size_bytes, keep=found.values())
         if self.cache.used_bytes + size_bytes > self.cache.budget_bytes:
+            if self._placement is not None:
+                self._placement.release()
             self._current = None
             self.cache.pin(())
             self._forget_thrown_out()
@@ -188,7 +190,8 @@ class PipelineManager:
         if vae == OWN_VAE:
             return None
         if vae == AUTOMATIC_VAE:
-            beside = (info.path.with_name(f"{info.path.stem}.vae{suffix}") for suffix in VAE_SUFFIXES)
+            name = info.path.name if info.path.is_dir() else info.path.stem
+            beside = (info.path.with_name(f"{name}.vae{suffix}") for suffix in VAE_SUFFIXES)
             return next((path for path in beside if path.is_file()), None)
         return self.library.find_vae(vae).path
 

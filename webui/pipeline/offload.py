@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from webui.pipeline.components import Component
+from webui.pipeline.components import Component, size_of
 from webui.pipeline.device import Device
 
 MIN_RESERVE_BYTES = 512 * 2**20
@@ -64,10 +64,6 @@ def streamed_blocks(unet: nn.Module) -> list[nn.Module]:
     return [module for module in unet.modules() if type(module).__name__ in STREAMED_KINDS]
 
 
-def size_of(module: nn.Module) -> int:
-    return sum(tensor.nbytes for tensor in _tensors(module))
-
-
 class Transfers:
     """Copies between the host and a device; on CUDA the next block is copied while the present one computes."""
 
@@ -106,6 +102,11 @@ class Transfers:
             for copy in copies:
                 copy.record_stream(present)
 
+    def settle(self) -> None:
+        """Waits until every copy that was begun is there: before that, what it is made of must not be written."""
+        if self._stream is not None:
+            self._stream.synchronize()
+
     def dropped(self, copies: Sequence[Tensor]) -> None:
         """`copies` are used no more. Their memory is free as soon as nobody holds them."""
 
@@ -136,8 +137,10 @@ class Placement:
         blocks = [size_of(block) for block in streamed_blocks(components["unet"].module)]
         plan = plan_placement(sizes, blocks, free_bytes=self._free_bytes() + already, reserve_bytes=reserve)
         modules = {name: component.module for name, component in components.items()}
-        self._residence = _Residence(modules, plan, self._free_bytes() + already - reserve, self._transfers)
+        room_bytes = self._free_bytes() + already - reserve
+        # Known before they move, so that those that came can go again if the others do not fit.
         self._idle = [weakref.ref(component) for component in (*waiting, *components.values())]
+        self._residence = _Residence(modules, plan, room_bytes, self._transfers)
         return plan
 
     def release(self) -> None:
@@ -153,8 +156,9 @@ class Placement:
         free = self._device.free_bytes()
         if not self._limit_bytes:
             return free
-        held = sum(size_of(c.module) for ref in self._idle if (c := ref()) is not None and self._is_in(c))
-        return min(free, self._limit_bytes - held)
+        known = [component.module for ref in self._idle if (component := ref()) is not None]
+        tensors = [tensor for module in known for tensor in _tensors(module)]
+        return min(free, self._limit_bytes - sum(tensor.nbytes for tensor in tensors if self._transfers.holds(tensor)))
 
 
 class _Residence:
@@ -172,13 +176,14 @@ class _Residence:
             for module in self._modules.values():
                 _move(module, transfers.to_device)
             return
-        for name, module in self._modules.items():
+        # What may fail comes before the hooks, which nobody could take away from networks that did not get their place.
+        for module in self._modules.values():
             _move(module, transfers.to_host)
-            streamed = name == "unet" and plan.mode == "streamed"
+        if plan.mode == "streamed":
+            self._stream = _BlockStream(self._modules["unet"], plan.kept_bytes, transfers)
+        for name, module in self._modules.items():
             for layer in [module] if name == "unet" else [module, *_layers_of(module)]:
                 self._handles.append(layer.register_forward_pre_hook(self._entering(name), with_kwargs=True))
-            if streamed:
-                self._stream = _BlockStream(module, plan.kept_bytes, transfers)
 
     def close(self) -> None:
         for handle in self._handles:
@@ -233,9 +238,13 @@ class _BlockStream:
         self._on_the_way: dict[nn.Module, list[Tensor]] = {}
         self._order: list[nn.Module] = []
         self._next: dict[nn.Module, nn.Module] = {}
-        self._handles = [unet.register_forward_pre_hook(self._begin)]
         for block in self.blocks:
             _move(block, transfers.pinned)
+        self._handles = [
+            unet.register_forward_pre_hook(self._begin),
+            unet.register_forward_hook(self._end, always_call=True),
+        ]
+        for block in self.blocks:
             self._handles.append(block.register_forward_pre_hook(self._arrive))
             self._handles.append(block.register_forward_hook(self._leave, always_call=True))
 
@@ -249,6 +258,10 @@ class _BlockStream:
         self._next = dict(zip(self._order, self._order[1:], strict=False))
         self._order = []
         self._forget_copies()
+
+    def _end(self, unet: nn.Module, args: Any, output: Any) -> None:
+        """Adapters may be written into the host's tensors now, whether the pass came to its end or broke off."""
+        self._transfers.settle()
 
     def _arrive(self, block: nn.Module, args: Any) -> None:
         with torch.inference_mode(mode=False):

@@ -1,7 +1,7 @@
 """The networks that one request's prompts name, on the model for the time of its run."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import TypeVar
 
@@ -65,10 +65,12 @@ class AdapterSession:
     def running(self) -> Iterator[None]:
         """While pictures are made: hypernetworks are there, and sets of adapters that take turns are merged ahead."""
         stack = self._model.adapters
-        if any(len(phase.actives) > 1 for phase in self._phases):
-            spare = _spare_bytes(self._model.device)
-            stack.prepare([self._recipes[active] for active in self.actives], "unet", max_bytes=spare)
         try:
+            if any(len(phase.actives) > 1 for phase in self._phases):
+                spare = _spare_bytes(self._model.device)
+                recipes = [self._recipes[active] for active in self.actives]
+                with self._memory_errors():
+                    stack.prepare(recipes, "unet", max_bytes=spare)
             with hypernetworks_applied(self._model.unet, self._networks.hypernetworks):
                 yield
         finally:
@@ -83,9 +85,12 @@ class AdapterSession:
         return PhasedDenoise(self._phases, guesses, switch, calls_per_step=calls_per_step, mask=self._region)
 
     def _apply(self, active: Active, components: Iterable[str]) -> None:
-        hint = "Use a smaller checkpoint, or fewer adapters."
-        with translated_memory_errors(self._model.device, what="applying adapters", hint=hint):
+        with self._memory_errors():
             self._model.adapters.apply(self._recipes[active], components)
+
+    def _memory_errors(self) -> AbstractContextManager[None]:
+        hint = "Use a smaller checkpoint, or fewer adapters."
+        return translated_memory_errors(self._model.device, what="applying adapters", hint=hint)
 
 
 def _spare_bytes(device: Device) -> int:
