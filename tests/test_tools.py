@@ -217,6 +217,14 @@ def test_names_that_are_taken_in_any_format_are_refused(data_dir: Path) -> None:
             assert str(data_dir) not in str(caught.value), "pages are told no paths of the machine"
 
 
+def test_a_page_may_not_make_the_vae_of_another_checkpoint(data_dir: Path) -> None:
+    with running(data_dir, at_work=False) as services:
+        for name in ("first.vae.safetensors", "model_index.safetensors"):
+            with pytest.raises(InvalidRequest, match=r"would be taken for the VAE|makes a folder a model") as caught:
+                services.run_tool(Convert(source="first", destination=name), owner="ann")
+            assert caught.value.field == "destination"
+
+
 def test_a_model_that_is_missing_is_said_with_its_field(data_dir: Path) -> None:
     with running(data_dir, at_work=False) as services:
         for request, field, words in (

@@ -25,7 +25,7 @@ from webui.library.entries import (
 )
 from webui.library.hashes import Hasher
 from webui.library.index import Hashes, Known, ModelIndex
-from webui.library.names import Named, NameTable
+from webui.library.names import Named, NameTable, is_external_vae
 from webui.library.scan import DIFFUSERS_INDEX, PICTURES, ROOMS, FoundFile, RoomKind, Stamp, found_folder, scan
 from webui.library.sidecars import Sidecar, read_sidecars, write_notes, write_preview
 
@@ -51,8 +51,6 @@ AUTOMATIC_VAE = "Automatic"
 """Chosen as VAE: the one beside the checkpoint with the same name, else the checkpoint's own."""
 OWN_VAE = "None"
 """Chosen as VAE: the checkpoint's own, whatever lies beside it."""
-EXTERNAL_VAE = ".vae"
-"""`name.vae.safetensors` beside a checkpoint is an autoencoder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,12 +262,12 @@ def _found_in(kind: RoomKind, models_dir: Path) -> list[FoundFile]:
     room = ROOMS[kind]
     found = scan(models_dir / room.folder, room.suffixes)
     if kind == "checkpoint":
-        found = [file for file in found if not file.name.lower().endswith(EXTERNAL_VAE)]
+        found = [file for file in found if not is_external_vae(file.name)]
         starter = models_dir / STARTER
         return [*found, found_folder(starter, STARTER)] if (starter / DIFFUSERS_INDEX).is_file() else found
     if kind == "vae":
         beside = scan(models_dir / ROOMS["checkpoint"].folder, room.suffixes)
-        return [*found, *(file for file in beside if file.name.lower().endswith(EXTERNAL_VAE))]
+        return [*found, *(file for file in beside if is_external_vae(file.name))]
     return found
 
 

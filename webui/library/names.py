@@ -3,11 +3,31 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import PurePath
 from typing import Generic, TypeVar
+
+from webui.library.scan import DIFFUSERS_INDEX
 
 T = TypeVar("T")
 SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 MAX_CLOSE_MATCHES = 5
+EXTERNAL_VAE = ".vae"
+"""`name.vae.safetensors` beside a checkpoint is an autoencoder, which that checkpoint then takes."""
+
+
+def is_external_vae(name: str) -> bool:
+    """`name` without the suffix."""
+    return name.lower().endswith(EXTERNAL_VAE)
+
+
+def misleading(file_name: str, *, is_checkpoint: bool) -> str:
+    """Why a new file or folder must not be called so: it would change models that are there. "" if it may."""
+    stem = next((file_name[: -len(end)] for end in SUFFIXES if file_name.lower().endswith(end)), file_name)
+    if is_checkpoint and is_external_vae(stem):
+        return f"'{file_name}' would be taken for the VAE of the checkpoint '{stem[: -len(EXTERNAL_VAE)]}'."
+    if stem.lower() == PurePath(DIFFUSERS_INDEX).stem:
+        return f"'{file_name}' is the name that makes a folder a model."
+    return ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from webui.library.catalog import CheckpointInfo, Library
 from webui.library.downloads.placing import safe_name
 from webui.library.entries import look_into
 from webui.library.events import ModelSaved
+from webui.library.names import misleading
 from webui.library.scan import ROOMS, RoomKind
 from webui.library.tool_requests import ToolRequest
 
@@ -67,6 +68,9 @@ class ToolModels:
             raise InvalidRequest(
                 "destination", f"'{Path(wanted).name}' does not end in .safetensors.", hint="Name the file so."
             )
+        plain = Path(wanted).name
+        if not self.anywhere and (reason := misleading(plain, is_checkpoint=request.makes == "checkpoint")):
+            raise InvalidRequest("destination", reason, hint="Choose another name.")
         path = _local_path(wanted) if self.anywhere else Path(wanted)
         if path.parent != Path():
             refuse_existing(path)

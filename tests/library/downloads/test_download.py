@@ -117,15 +117,31 @@ def test_a_file_that_is_nothing_known_is_refused_by_its_first_bytes(home: Home) 
 
 def test_a_chosen_folder_takes_anything(home: Home) -> None:
     home.server.add("/big.safetensors", nothing_known())
-    saved = home.get(at_other_host(home, "/big.safetensors"), target="loras/odd")
-    assert Path(saved.path) == home.models / "loras" / "odd" / "big.safetensors"
+    saved = home.get(at_other_host(home, "/big.safetensors"), target="lora")
+    assert Path(saved.path) == home.models / "loras" / "big.safetensors"
 
 
-@pytest.mark.parametrize("target", ["../elsewhere", "/tmp", "loras/../../x", "~"])
-def test_a_folder_outside_of_the_models_is_refused(home: Home, target: str) -> None:
-    with pytest.raises(InvalidRequest, match="not a folder in models"):
+@pytest.mark.parametrize(
+    "target", ["../elsewhere", "/tmp", "loras/../../x", "~", "loras/odd", "checkpoints/a/text_encoder", "\0"]
+)
+def test_a_page_may_name_kinds_of_models_and_no_folders(home: Home, target: str) -> None:
+    with pytest.raises(InvalidRequest, match="no kind of model"):
         home.get("ann/x", target=target)
     assert home.server.seen == []
+
+
+@pytest.mark.parametrize(
+    ("target", "name"),
+    [("checkpoint", "photo.vae"), ("checkpoint", "photo.VAE.safetensors"), ("lora", "model_index.safetensors")],
+)
+def test_a_page_may_not_give_a_name_that_changes_other_models(home: Home, target: str, name: str) -> None:
+    home.server.add("/x.safetensors", LORA)
+    with pytest.raises(InvalidRequest, match=r"would be taken for the VAE|makes a folder a model"):
+        home.get(at_other_host(home, "/x.safetensors"), target=target, name=name)
+    assert Path(home.get(at_other_host(home, "/x.safetensors"), target=target, name="good").path).is_file()
+    command_line = home.made(anywhere=True)
+    saved = home.get(at_other_host(home, "/x.safetensors"), target=target, name=name, downloads=command_line)
+    assert Path(saved.path).is_file()
 
 
 def test_the_command_line_may_name_any_folder(home: Home, tmp_path: Path) -> None:

@@ -168,7 +168,7 @@ class _Download:
             refuse_pickles(replace(plan, files=(replace(file, path=f"{file.path or 'The file'}.pt"),)))
         announced = (fetched.name if isinstance(self._source, UrlSource) else "") or file.path
         name = placing.file_name(self._request.name, announced, is_safetensors=is_safetensors)
-        target = self._folder(facts) / name
+        target = self._target(facts, name)
         return self._place(fetched, target, facts, plan)
 
     def _place(self, fetched: Fetched, target: Path, facts: ModelFacts, plan: Plan) -> ModelSaved:
@@ -199,7 +199,7 @@ class _Download:
                 _remove_notes(part)
             self._meter.base += whole.stat().st_size
         facts = identify(staging)
-        target = self._folder(facts) / name
+        target = self._target(facts, name)
         is_new = placing.place_folder(staging, target)
         return _saved(target, facts, "", already_there=not is_new)
 
@@ -207,6 +207,12 @@ class _Download:
         settings, request = self._settings, self._request
         chosen = placing.target_folder(settings.models_dir, request.target, anywhere=settings.anywhere)
         return chosen or placing.folder_of_kind(settings.models_dir, self._shown, facts.kind, facts.problems)
+
+    def _target(self, facts: ModelFacts, name: str) -> Path:
+        target = self._folder(facts) / name
+        if not self._settings.anywhere:
+            placing.refuse_misleading(target, self._settings.models_dir)
+        return target
 
     def _already_there(self, file: RemoteFile) -> Path | None:
         """The same file under the name that it would get, in any folder that it could go to."""

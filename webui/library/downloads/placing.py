@@ -14,6 +14,7 @@ from types import MappingProxyType
 
 from webui.errors import InvalidRequest, StorageError, UnsupportedModel
 from webui.library.downloads.plan import PICKLE_SUFFIXES
+from webui.library.names import misleading
 from webui.library.scan import ROOMS
 
 FOLDERS: Mapping[str, str] = MappingProxyType(
@@ -56,20 +57,27 @@ def file_name(wanted: str, announced: str, *, is_safetensors: bool) -> str:
 
 
 def target_folder(models_dir: Path, target: str, *, anywhere: bool) -> Path | None:
-    """The folder that the user chose: a kind of model, or a path below `models_dir`; None for "" (no choice).
+    """The folder that the user chose: one of `TARGETS`; None for "" (no choice).
 
-    `anywhere` also lets in other folders of this machine.
+    `anywhere`: also a path, of this machine or below `models_dir`. Without it a page could put a file into the folder
+    of another model, which would then be another one.
     """
     if not target:
         return None
     if target.lower() in TARGETS:
         return models_dir / TARGETS[target.lower()]
-    folder = Path(os.path.normpath(models_dir / Path(target).expanduser()))
-    if anywhere or folder.is_relative_to(Path(os.path.normpath(models_dir))):
-        return folder
+    if anywhere and "\0" not in target:
+        return Path(os.path.normpath(models_dir / Path(target).expanduser()))
     raise InvalidRequest(
-        "target", f"'{target}' is not a folder in {models_dir.name}.", hint=f"Choose one of {', '.join(TARGETS)}."
+        "target", f"'{target[:200]}' is no kind of model.", hint=f"Choose one of {', '.join(TARGETS)}."
     )
+
+
+def refuse_misleading(target: Path, models_dir: Path) -> None:
+    """Raises InvalidRequest for a name by which the file or folder `target` would change models that are there."""
+    in_checkpoints = target.is_relative_to(models_dir / FOLDERS["checkpoint"])
+    if reason := misleading(target.name, is_checkpoint=in_checkpoints):
+        raise InvalidRequest("name", reason, hint="Give it another name.")
 
 
 def folder_of_kind(models_dir: Path, path: Path, kind: str, problems: tuple[str, ...]) -> Path:
