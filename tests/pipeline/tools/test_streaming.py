@@ -1,5 +1,7 @@
 """Files written tensor by tensor: what safetensors reads back, and what is left behind when it goes wrong."""
 
+import shutil
+from collections import namedtuple
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from webui.errors import StorageError
+from webui.library.disk_space import RESERVE_BYTES
 from webui.pipeline.tools.streaming import PlannedTensor, write_streaming
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.uint8]
@@ -101,3 +104,14 @@ def test_progress_counts_all_bytes_and_may_stop_the_work(tmp_path: Path) -> None
     with pytest.raises(KeyboardInterrupt):
         write_streaming(tmp_path / "b.safetensors", tensors, {}, report=stop)
     assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+def test_a_model_that_would_fill_the_disk_is_refused_before_a_byte_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9, RESERVE_BYTES + 10))
+    write_streaming(tmp_path / "small.safetensors", [planned("a", torch.ones(2))], {})
+    with pytest.raises(StorageError, match=r"0\.5 GB free; large\.safetensors needs 0\.5 GB"):
+        write_streaming(tmp_path / "large.safetensors", [planned("a", torch.ones(3))], {})
+    assert [path.name for path in tmp_path.iterdir()] == ["small.safetensors"]

@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -20,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from webui.errors import StorageError, WebUIError
+from webui.library.disk_space import require_space
 from webui.library.downloads.client import Answer, Client, NetworkError
 from webui.library.downloads.plan import RemoteFile, check_status
 
-RESERVE_BYTES = 512 * 2**20
-"""What stays free on the disk."""
+FREE_SOME = "Free some space there, then start the download again; it goes on where it stopped."
 MAX_UNANNOUNCED_BYTES = 32 * 2**30
 """The largest file of a server that does not say how large it is."""
 SPACE_CHECK_BYTES = 64 * 2**20
@@ -229,13 +228,7 @@ class _Transfer:
 
     def _check_space(self) -> None:
         missing = 0 if self.total is None else self.total - self.done
-        free = shutil.disk_usage(self.part.parent).free
-        if free < missing + RESERVE_BYTES:
-            raise StorageError(
-                f"The disk that holds {self.part.parent.parent} has {free / 1e9:.1f} GB free; the file needs "
-                f"{(missing + RESERVE_BYTES) / 1e9:.1f} GB more.",
-                hint="Free some space there, then start the download again; it goes on where it stopped.",
-            )
+        require_space(self.part.parent, missing, what="the rest of the file", hint=FREE_SOME)
 
     def _receive(self, answer: Answer) -> None:
         limit = MAX_UNANNOUNCED_BYTES if self.total is None else self.total
@@ -335,5 +328,5 @@ def _disk_errors(path: Path) -> Iterator[None]:
         full = error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
         raise StorageError(
             f"The disk that holds {path.parent} is full." if full else f"{path} cannot be written ({error.strerror}).",
-            hint="Free some space there, then start the download again; it goes on where it stopped.",
+            hint=FREE_SOME,
         ) from error

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from webui.errors import InvalidRequest, UnsupportedModel
 from webui.library.architecture import CONFIG_KEY
+from webui.library.disk_space import require_space
 from webui.library.entries import CLIP_VOCABULARY
 from webui.library.families import FAMILIES, AdapterBase, PredictionType
 from webui.library.header import TensorInfo
@@ -22,7 +23,7 @@ from webui.pipeline.component_source import ComponentSource, to_original
 from webui.pipeline.dtypes import DTYPES
 from webui.pipeline.layouts import COMPONENT_NAMES, ComponentName, WeightName, has_projection, original_weights
 from webui.pipeline.sources import CheckpointSource
-from webui.pipeline.tools.streaming import PlannedTensor, Report, translated, write_streaming
+from webui.pipeline.tools.streaming import FREE_SOME, PlannedTensor, Report, translated, write_streaming
 from webui.prompt.tokenizer import END, START, ClipTokenizer
 
 TOKENIZED: tuple[ComponentName, ...] = ("text_encoder", "text_encoder_2")
@@ -198,6 +199,8 @@ def _write_folder(
     done = 0
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
+        unfinished.mkdir(parents=True, exist_ok=True)
+        require_space(unfinished.parent, total, what=destination.name, hint=FREE_SOME)
         for component, plan in plans.items():
             _write_json(unfinished / component / "config.json", parts.components[component].source.config)
             name = "model.safetensors" if component.startswith("text") else "diffusion_pytorch_model.safetensors"

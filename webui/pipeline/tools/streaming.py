@@ -16,10 +16,12 @@ import torch
 from torch import Tensor
 
 from webui.errors import StorageError
+from webui.library.disk_space import require_space
 from webui.library.tool_models import refuse_existing
 from webui.pipeline.dtypes import DTYPE_NAMES
 
 ALIGNMENT = 8
+FREE_SOME = "Free some space there, or choose another folder, and try again."
 
 Report = Callable[[int, int], None]
 """(bytes written, bytes in all); may raise to stop, which removes the unfinished file."""
@@ -48,13 +50,15 @@ def write_streaming(
 ) -> None:
     """Writes `tensors` to the new file `path`; it appears when it is whole.
 
-    Raises StorageError if `path` exists or cannot be written, and whatever `make` and `report` raise.
+    Raises StorageError if `path` exists, cannot be written or would fill the disk, and whatever `make` and `report`
+    raise.
     """
     planned = sorted(tensors, key=lambda tensor: (-tensor.dtype.itemsize, tensor.name))  # keeps every start aligned
     refuse_existing(path)
     part = path.with_name(f"{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        require_space(path.parent, sum(tensor.size_bytes for tensor in planned), what=path.name, hint=FREE_SOME)
         with part.open("wb") as file:
             file.write(_header(planned, metadata))
             _write_data(file.write, planned, report)
