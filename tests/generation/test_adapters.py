@@ -1,5 +1,6 @@
 """Networks that a prompt names, through the whole engine: applied, exact, and gone when the tag is."""
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -7,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from tests.adapter_files import attention_of, modules_of, write_adapter
 from tests.conftest import CPU
 from tests.models import write_checkpoint
-from webui.errors import AdapterMismatch, UnsupportedModel
+from webui.errors import AdapterMismatch, OutOfDeviceMemory, UnsupportedModel
 from webui.generation.events import ImageReady, Note
 from webui.generation.request import GenerationRequest, Img2Img, Inpaint, MaskSpec, Sampling
 from webui.generation.run import Generator
@@ -20,6 +21,8 @@ from webui.images.store import ImageStore
 from webui.jobs.cancel import CancelToken, JobInterrupted
 from webui.jobs.events import JobEvent, Progress
 from webui.library.catalog import Library
+from webui.library.hashes import hash_file
+from webui.pipeline.adapters.patches import PatchedWeights
 from webui.pipeline.manager import PipelineManager
 from webui.pipeline.model import Model
 from webui.settings import CHECKOUT
@@ -93,6 +96,12 @@ class Studio:
         events: list[JobEvent] = []
         self.make(prompt, events=events, **changes)  # type: ignore[arg-type]
         return [event.message for event in events if isinstance(event, Note)]
+
+    def know_hashes(self) -> None:
+        """As after the library has hashed its files in the background."""
+        self.library.refresh()
+        for file in (*self.library.adapters(), *self.library.embeddings()):
+            self.library._index.learn_hashes(file.stamp, hash_file(file.path))
 
     def num_writes(self) -> int:
         return sum(self.model.components[name].patches.num_writes for name in ("unet", "text_encoder"))
@@ -180,6 +189,7 @@ def test_text_encoder_and_u_net_are_weighted_apart(studio: Studio) -> None:
 
 def test_the_first_users_prompt_works_as_typed(studio: Studio) -> None:
     events: list[JobEvent] = []
+    studio.know_hashes()
     ready = studio.make(FIRST_USER, events=events, negative_prompt="(worst quality:1.5), grainy")
     assert [event for event in events if isinstance(event, Note)] == []
     assert 'Lora hashes: "plump_control_v1.0: ' in ready[0].infotext
@@ -273,6 +283,62 @@ def test_layers_that_find_no_place_are_counted(studio: Studio) -> None:
     assert f"Lora layers: partly {len(modules) - 1}/{len(modules)}" in ready[0].infotext
 
 
+def test_a_picture_made_before_a_hash_is_known_does_without_it(studio: Studio) -> None:
+    studio.write_lora("new", seed=60)
+    before = studio.make("a red cat<lora:new:1>")[0].infotext
+    assert "Lora layers: new" in before and "hash" not in before
+    studio.know_hashes()
+    assert "Lora hashes: new: " in studio.make("a red cat<lora:new:1>")[0].infotext.replace('"', "")
+
+
+def test_a_damaged_layer_is_told_and_the_sound_ones_work(studio: Studio) -> None:
+    studio.write_lora("hurt", seed=61)
+    path = studio.models / "loras" / "hurt.safetensors"
+    tensors = load_file(path)
+    key = next(key for key in tensors if key.endswith("lora_down.weight"))
+    tensors[key] = torch.zeros(2, 7)
+    save_file(tensors, path)
+    notes = studio.notes("a red cat<lora:hurt:1>")
+    assert any(key.removesuffix(".lora_down.weight") in note and "'hurt'" in note for note in notes)
+    assert not np.array_equal(studio.pixels("a red cat<lora:hurt:1>"), studio.pixels("a red cat"))
+
+
+@pytest.mark.parametrize("component", ["te", "unet"])
+def test_a_lora_with_nan_is_named_with_its_layer_and_leaves_no_trace(studio: Studio, component: str) -> None:
+    base = studio.pixels("a red cat")
+    studio.write_lora("nan", seed=62)
+    path = studio.models / "loras" / "nan.safetensors"
+    tensors = load_file(path)
+    key = [key for key in tensors if key.startswith(f"lora_{component}") and key.endswith("lora_up.weight")][-1]
+    tensors[key][0, 0] = float("nan")
+    save_file(tensors, path)
+    with pytest.raises(UnsupportedModel, match=rf"'nan\.safetensors' .*{re.escape(key)}"):
+        studio.make("a red cat<lora:nan:1>")
+    assert np.array_equal(studio.pixels("a red cat"), base)
+    assert studio.is_pristine()
+
+
+def test_weights_that_were_merged_ahead_go_when_there_was_no_memory_for_all(
+    studio: Studio, photo: Image.Image, mask: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patches = studio.model.components["unet"].patches
+    merge, merged = PatchedWeights._merge_into, []
+
+    def merge_some(self: PatchedWeights, destination: torch.Tensor, *more: object) -> torch.Tensor:
+        merged.append(destination)
+        if len(merged) == 5:
+            raise MemoryError
+        return merge(self, destination, *more)  # type: ignore[arg-type]
+
+    init = Inpaint(image=photo, mask=MaskSpec(image=mask, blur_px=12), strength=1.0)
+    prompt = "a red cat<lora:b:1:1><lora:a:0:1:area=mask>"
+    studio.make("a red cat<lora:b:1:0>")  # what the text encoder needs is there already
+    monkeypatch.setattr(PatchedWeights, "_merge_into", merge_some)
+    with pytest.raises(OutOfDeviceMemory, match="applying adapters"):
+        studio.make(prompt, init=init)
+    assert patches._prepared == {}
+
+
 def test_a_file_that_was_changed_is_read_again(studio: Studio) -> None:
     studio.write_lora("changing", seed=50)
     first = studio.pixels("a red cat<lora:changing:1>")
@@ -356,7 +422,7 @@ def test_regional_stacks_switch_prepared_weights_and_let_them_go(
     studio.make("a red cat<lora:b:1><lora:a:1:area=mask>", init=init)
     studio.make("a red cat", init=init)
     assert studio.is_pristine()
-    assert studio.model.components["unet"].patches.prepared_bytes == 0
+    assert studio.model.components["unet"].patches._prepared == {}
 
 
 def test_a_region_without_a_mask_is_the_whole_picture_with_a_note(studio: Studio, photo: Image.Image) -> None:
@@ -370,6 +436,7 @@ def test_a_region_without_a_mask_is_the_whole_picture_with_a_note(studio: Studio
 def test_a_textual_inversion_counts_in_either_prompt(studio: Studio) -> None:
     base = studio.pixels("a red cat", negative_prompt="grainy")
     events: list[JobEvent] = []
+    studio.know_hashes()
     ready = studio.make("a red cat", negative_prompt="grainy, easynegative", events=events)
     assert not np.array_equal(pixels(ready[0]), base)
     assert 'TI hashes: "EasyNegative: ' in ready[0].infotext

@@ -22,6 +22,7 @@ from webui.images.store import ImageStore
 from webui.jobs.cancel import CancelToken
 from webui.jobs.events import JobEvent
 from webui.library.catalog import Library
+from webui.library.hashes import hash_file
 from webui.pipeline.manager import PipelineManager
 
 ADAPTED = ("unet", "text_encoder", "text_encoder_2")
@@ -118,6 +119,8 @@ def test_the_pair_of_an_sdxl_textual_inversion_enters_both_encoders(families: Fa
     save_file({"clip_l": rows[0], "clip_g": rows[1]}, folder / "redcat.safetensors")
     save_file({"emb_params": rows[0].clone()}, folder / "half.safetensors")
     families.library.refresh()
+    (file,) = [file for file in families.library.embeddings() if file.name == "redcat"]
+    families.library._index.learn_hashes(file.stamp, hash_file(file.path))
     expected, _, _ = families.make("sdxl", "a red cat here")
     found, infotext, notes = families.make("sdxl", "a RedCat here")
     assert np.array_equal(found, expected)

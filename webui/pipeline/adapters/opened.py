@@ -7,8 +7,6 @@ from pathlib import Path
 
 from torch import Tensor
 
-from webui.library.hashes import hash_file
-from webui.library.index import Hashes
 from webui.pipeline.adapters.reading import AdapterFile, read_adapter
 from webui.pipeline.adapters.targets import AdapterGroup
 from webui.pipeline.weight_files import FileVersion, version_of
@@ -22,7 +20,6 @@ class AdapterFiles:
 
     def __init__(self, max_bytes: int = KEPT_BYTES) -> None:
         self._max_bytes = max_bytes
-        self._hashes: dict[FileVersion, Hashes] = {}
         self._files: OrderedDict[Path, tuple[FileVersion, AdapterFile, dict[str, _Kept]]] = OrderedDict()
 
     def open(self, path: Path) -> tuple[AdapterFile, FileVersion]:
@@ -41,13 +38,6 @@ class AdapterFiles:
         self._files.move_to_end(path)
         self._trim()
         return opened[1], version
-
-    def hashes(self, path: Path) -> Hashes:
-        """Of the file's content, computed once. Raises UnsupportedModel if it is gone."""
-        version = version_of(path)
-        if version not in self._hashes:
-            self._hashes[version] = hash_file(path)
-        return self._hashes[version]
 
     @property
     def kept_bytes(self) -> int:

@@ -106,10 +106,6 @@ class PatchedWeights:
                 }
         return True
 
-    @property
-    def prepared_bytes(self) -> int:
-        return sum(tensor.nbytes for tensors in self._prepared.values() for tensor in tensors.values())
-
     def forget_prepared(self) -> None:
         self._prepared.clear()
 

@@ -18,6 +18,8 @@ from webui.prompt.tags import LoraTag
 
 SHORT_HASH = 12
 """Characters of a hash, as the field writes them."""
+NAMED_PROBLEMS = 3
+"""Of a damaged file, that a note names."""
 
 
 class Shelves(Protocol):
@@ -96,9 +98,14 @@ class _Resolver:
                 f"LoRA '{tag.name}': {match.num_matched} of {match.num_modules} layers matched; "
                 f"{missing} are not in this checkpoint or damaged."
             )
+        if file.problems:
+            more = len(file.problems) - NAMED_PROBLEMS
+            said = "; ".join(file.problems[:NAMED_PROBLEMS]) + (f"; and {more} more" if more > 0 else "")
+            self._notes.append(f"LoRA '{tag.name}': {said}.")
         if tag.max_rank is not None and not any(is_low_rank(group) for group in file.groups.values()):
             self._notes.append(f"LoRA '{tag.name}' is of a type without a rank that dyn= could limit.")
-        self._lora_hashes[tag.name] = self._short_hash(found, of_data=True)
+        if short_hash := self._short_hash(found, of_data=True):
+            self._lora_hashes[tag.name] = short_hash
         self._lora_layers[tag.name] = f"{match.num_matched}/{match.num_modules}"
         return adapter
 
@@ -152,13 +159,18 @@ class _Resolver:
                 self._notes.append(f"'{name}' was left as text: {problem}.")
                 continue
             fitting.append(embedding)
-            if name in on_disk:
-                hashes[name] = self._short_hash(on_disk[name])
+            if name in on_disk and (short_hash := self._short_hash(on_disk[name])):
+                hashes[name] = short_hash
         return EmbeddingTable(fitting, tuple(widths)), hashes
 
     def _short_hash(self, file: ModelFile, *, of_data: bool = False) -> str:
-        """Of the whole file, or of the weights alone: that stays the same when only the metadata is changed."""
-        hashes = self._shelves.hashes_of(file) or self._files.hashes(file.path)
+        """Of the whole file, or of the weights alone: that stays the same when only the metadata is changed.
+
+        "" while it is not known: no picture waits for it.
+        """
+        hashes = self._shelves.hashes_of(file)
+        if hashes is None:
+            return ""
         return ((hashes.data_sha256 if of_data else "") or hashes.sha256)[:SHORT_HASH]
 
 
