@@ -1,4 +1,4 @@
-"""Which checkpoint is on the device. Used by the worker's thread only, so there is no lock."""
+"""Which checkpoint is on the device. Used by the thread of the device's lane only, so there is no lock."""
 
 import logging
 from collections.abc import Mapping

@@ -32,7 +32,7 @@ TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Model:
-    """All that a generation needs of a checkpoint. Used by the worker's thread only."""
+    """All that a generation needs of a checkpoint. Used by the thread of the device's lane only."""
 
     info: CheckpointInfo
     components: Mapping[str, Component]

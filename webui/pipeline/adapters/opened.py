@@ -16,7 +16,7 @@ KEPT_BYTES = 512 * 2**20
 
 
 class AdapterFiles:
-    """Used by the worker's thread only."""
+    """Used by the thread of the device's lane only."""
 
     def __init__(self, max_bytes: int = KEPT_BYTES) -> None:
         self._max_bytes = max_bytes

@@ -58,7 +58,7 @@ class Match:
 
 
 class AdapterStack:
-    """For one model; used by the worker's thread only."""
+    """For one model; used by the thread of the device's lane only."""
 
     def __init__(self, components: Mapping[str, AdaptedPart], family: Family, unet_config: Mapping[str, Any]) -> None:
         self._parts: dict[str, AdaptedPart] = {
