@@ -97,6 +97,10 @@ class Services:
 
         Raises InvalidRequest for names that are not in the library, and for a new one that is taken or no plain name.
         """
+        if not self.settings.tools:
+            raise InvalidRequest(
+                "tool", "Making models is switched off here.", hint="The setting is `tools` (WEBUI_TOOLS)."
+            )
         payload = request.model_dump(mode="json")
         if (mine := self._waiting(TOOL, payload, owner)) is not None:
             return mine

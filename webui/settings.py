@@ -35,6 +35,9 @@ class Settings(BaseSettings):
     )
     max_image_pixels: int = Field(default=64_000_000, gt=0, description="Largest picture that may be opened.")
     downloads: bool = Field(default=True, description="Whether the page may fetch models from the network.")
+    tools: bool = Field(
+        default=True, description="Whether the page may make models of models, which takes disk and processor."
+    )
     private_downloads: bool = Field(
         default=False, description="Fetch models also by plain http, and from this machine and private networks."
     )

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
@@ -162,7 +163,17 @@ def test_others_do_not_see_my_tools(user: User, server: Server, open_page: OpenP
     box.get_by_label("Name of the new model").press("Enter")
     expect(made(user, "mine.safetensors")).to_have_attribute("data-state", "finished")
     stranger = User(open_page(), server.url).visit("?tab=models")
-    assert stranger.page.request.get(f"{server.url}/tools").json() == {"tools": []}
+    assert stranger.page.request.get(f"{server.url}/tools").json()["tools"] == []
+
+
+def test_they_can_be_switched_off(open_page: OpenPage, tmp_path: Path, expected_errors: list[str]) -> None:
+    expected_errors.append("422")
+    with serve(tmp_path, lambda services: {}, tools=False) as server:
+        user = User(open_page(), server.url).visit("?tab=models")
+        expect(user.page.locator(".at-make-told")).to_contain_text("switched off")
+        expect(user.page.locator(".at-make-more")).to_be_hidden()
+        wish = {"tool": "convert", "source": "first", "destination": "x"}
+        assert user.page.request.post(f"{server.url}/tools", data=wish).json()["message"].endswith("switched off here.")
 
 
 def test_a_threshold_is_asked_for_where_a_rule_needs_it(user: User) -> None:

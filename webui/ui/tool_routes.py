@@ -21,7 +21,7 @@ def build_tool_router(services: Services) -> APIRouter:
 
     @router.get("/tools")
     def tools(request: Request) -> dict[str, Any]:
-        return {"tools": list_tools(services, owner_of(request))}
+        return {"enabled": services.settings.tools, "tools": list_tools(services, owner_of(request))}
 
     @router.post("/tools")
     def run_tool(request: Request, values: Annotated[dict[str, Any], Body()]) -> JSONResponse:

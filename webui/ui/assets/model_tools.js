@@ -18,6 +18,7 @@ const atelierTools = (() => {
       make("summary", {}, make("h3", {}, "Tools"), make("span", {}, "Merge, convert, bake, extract, resize")),
       make("div", { class: "at-make-kinds", role: "group", "aria-label": "Tool" }, ...buttons.values()),
       ...[...forms.values()].map((form) => form.node));
+    parts.more = more;
     box.replaceChildren(more, parts.told, parts.list);
     show(props.value.forms[0].tool);
     poll();
@@ -151,9 +152,14 @@ const atelierTools = (() => {
     let active = false;
     try {
       const answer = await fetch("tools", { cache: "no-store" });
-      if (answer.ok) active = showJobs((await answer.json()).tools);
+      if (answer.ok) active = showAll(await answer.json());
     } catch { active = true; } // the page itself says that the connection is lost
     if (active) timer = setTimeout(poll, visible(parts.box) ? FAST_MS : SLOW_MS);
+  }
+  function showAll({ enabled, tools }) {
+    parts.more.hidden = !enabled;
+    if (!enabled) parts.told.textContent = "Making models is switched off on this server.";
+    return showJobs(tools);
   }
   /* Rows are kept, so that a click that begins on a button also ends on it. */
   function showJobs(jobs) {
