@@ -20,12 +20,14 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.loaders import single_file_utils
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from tests.models import write_tokenizer
 from webui.library.catalog import CheckpointInfo
 from webui.library.identify import identify
+from webui.pipeline.component_source import ComponentSource
+from webui.pipeline.loading import checked_network, filled
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -117,6 +119,11 @@ def info_of(path: Path, family: str = "sd15", **more: Any) -> CheckpointInfo:
     facts = identify(path)
     said = {"prediction_type": facts.prediction_type, "zero_terminal_snr": facts.zero_terminal_snr, **more}
     return CheckpointInfo(name=path.stem, title=path.stem, path=path, family=family, **said)
+
+
+def load_network(source: ComponentSource, dtype: torch.dtype) -> nn.Module:
+    """The network of `source`, as the manager makes it."""
+    return filled(checked_network(source), source, dtype)
 
 
 def write_original_layout(

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from tests.fake_device import FakeDevice, Ledger
-from tests.model_files import write_original_layout
+from tests.model_files import load_network, write_original_layout
 from webui.library.catalog import CheckpointInfo
 from webui.pipeline import offload
 from webui.pipeline.components import Component
-from webui.pipeline.loading import checked_network, load_network, size_bytes
+from webui.pipeline.loading import checked_network, size_bytes
 from webui.pipeline.offload import Placement, plan_placement, size_of, streamed_blocks
 from webui.pipeline.sources import open_checkpoint
 from webui.pipeline.strips import Strips

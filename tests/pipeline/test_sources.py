@@ -16,6 +16,7 @@ from tests.model_files import (
     FAMILY_IDS,
     component_configs,
     info_of,
+    load_network,
     original_tensors,
     sizes_of,
     write_diffusers_file,
@@ -26,7 +27,6 @@ from webui.errors import UnsupportedModel
 from webui.library.families import FAMILIES
 from webui.pipeline.component_source import ComponentSource, same_content, to_original
 from webui.pipeline.layouts import original_weights
-from webui.pipeline.loading import load_network
 from webui.pipeline.sources import CheckpointSource, open_checkpoint, open_vae
 
 THEIRS = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": CLIPTextModel,

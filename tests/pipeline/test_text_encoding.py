@@ -144,10 +144,10 @@ def test_what_enters_an_encoder_can_be_changed_and_put_back(encoders: dict[str, 
     with torch.inference_mode():
         before = encoder.encode(parse_prompt("a cat"), clip_skip=0).context
         encoder.encoders[-1].embed = embed
-        encoder.forget()
+        encoder._cache.clear()
         during = encoder.encode(parse_prompt("a cat"), clip_skip=0).context
         encoder.encoders[-1].embed = None
-        encoder.forget()
+        encoder._cache.clear()
         after = encoder.encode(parse_prompt("a cat"), clip_skip=0).context
     assert len(seen) == 1
     assert torch.equal(before, after)

@@ -28,14 +28,6 @@ NAMED_WEIGHTS = 3
 CPU = torch.device("cpu")
 
 
-def load_network(source: ComponentSource, dtype: torch.dtype, device: torch.device = CPU) -> nn.Module:
-    """The network of `source` with its weights, in eval mode, needing no gradients.
-
-    Raises UnsupportedModel if weights are missing, left over or of another shape, or cannot be read.
-    """
-    return filled(checked_network(source), source, dtype, device)
-
-
 def checked_network(source: ComponentSource) -> nn.Module:
     """The network of `source` without memory (on the meta device), for which all its weights are known to be there.
 
@@ -58,8 +50,9 @@ def filled(
     *,
     layout: torch.memory_format = torch.contiguous_format,
 ) -> nn.Module:
-    """`model`, as `checked_network` made it, with its weights; those of convolutions in memory layout `layout`.
+    """`model`, as `checked_network` made it, with its weights, in eval mode, needing no gradients.
 
+    The weights of convolutions are in memory layout `layout`.
     Raises UnsupportedModel if they cannot be read.
     """
     with torch.inference_mode(mode=False):

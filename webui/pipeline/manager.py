@@ -104,7 +104,7 @@ class PipelineManager:
         return loaded.model
 
     def unload(self) -> None:
-        """Forgets every network, for something else that needs the memory."""
+        """Forgets every network, for something else that needs the memory, such as a training."""
         if self._placement is not None:
             self._placement.release()
         self._current = None

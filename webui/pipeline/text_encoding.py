@@ -171,10 +171,6 @@ class TextEncoder:
         pooled = None if encoded.pooled is None else torch.zeros_like(encoded.pooled)
         return EncodedPrompt(context=torch.zeros_like(encoded.context), pooled=pooled)
 
-    def forget(self) -> None:
-        """Drops cached encodings; needed when an `embed` changes for chunks that stay the same."""
-        self._cache.clear()
-
     def _encode(self, key: _CacheKey) -> EncodedPrompt:
         final_norm = self._rules.final_norm
         rows = [

@@ -114,6 +114,8 @@ def _checked(path: Path, parts: Mapping[str, object]) -> Parts:
     """`parts` as (vectors, width) float32."""
     checked: dict[str, Tensor] = {}
     for part, value in parts.items():
+        if not isinstance(value, Tensor | np.ndarray):
+            raise UnsupportedModel(path, f"its part {part} is a {type(value).__name__} instead of vectors")
         tensor = torch.as_tensor(value).detach().float()
         tensor = tensor[None] if tensor.ndim == 1 else tensor
         if tensor.ndim != 2 or not tensor.numel():
