@@ -58,6 +58,14 @@ def test_alpha_is_read_from_the_weights(dtype: torch.dtype, tmp_path: Path, caps
     assert inspect(write_lora(tmp_path / "b.safetensors", [6, 4], dtype), capsys)["alpha"] == "mixed"
 
 
+def test_an_alpha_of_several_values_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    layer = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
+    tensors = {f"{layer}.lora_down.weight": torch.zeros(8, 768), f"{layer}.lora_up.weight": torch.zeros(320, 8)}
+    for name, alpha in (("a", torch.zeros(2)), ("b", torch.zeros(0))):
+        save_file({**tensors, f"{layer}.alpha": alpha}, tmp_path / f"{name}.safetensors")
+        assert inspect(tmp_path / f"{name}.safetensors", capsys)["alpha"] is None
+
+
 def test_an_old_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.save({"string_to_param": {"*": torch.zeros(2, 1024)}}, tmp_path / "a.pt")
     found = inspect(tmp_path / "a.pt", capsys)

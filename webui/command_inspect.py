@@ -51,7 +51,9 @@ def stored_alpha(path: Path) -> float | Literal["mixed"] | None:
             if name.endswith(".alpha") and entry["dtype"] in NUMBER_FORMATS:
                 begin, end = entry["data_offsets"]
                 file.seek(header.data_start + begin)
-                values.add(_number(file.read(end - begin), entry["dtype"]))
+                data = file.read(end - begin)
+                if len(data) == struct.calcsize(NUMBER_FORMATS[entry["dtype"]]):  # one with several values is none
+                    values.add(_number(data, entry["dtype"]))
     return "mixed" if len(values) > 1 else next(iter(values), None)
 
 

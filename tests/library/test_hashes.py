@@ -91,6 +91,34 @@ def test_nothing_is_read_while_the_machine_is_busy(tmp_path: Path, monkeypatch: 
     library.close()
 
 
+def test_a_file_that_grows_is_not_read_again_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_lora(tmp_path / "loras" / "ink.safetensors")
+    waits: list[float] = []
+    reads: list[Path] = []
+
+    class Stop(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            waits.append(timeout or 0)
+            return True
+
+    def read_while_it_grows(file: Path, _: object) -> hashes.Hashes:
+        reads.append(file)
+        with path.open("ab") as growing:
+            growing.write(b"more")
+        return hashes.Hashes(sha256="of a part", data_sha256="")
+
+    monkeypatch.setattr(hashes, "hash_file", read_while_it_grows)
+    library = Library([tmp_path], tmp_path / "cache")
+    (file,) = library.adapters()
+    hasher = hashes.Hasher(library._index, lambda: [file.stamp], lambda: False)
+    hasher._stop = Stop()
+    hasher.start()
+    wait_until(lambda: not hasher._thread.is_alive())
+    assert (reads, waits) == ([path], [hashes.LOOK_AGAIN_S])
+    assert library.hashes_of(file) is None
+    library.close()
+
+
 def test_the_program_ends_while_the_machine_is_busy(tmp_path: Path) -> None:
     write_lora(tmp_path / "loras" / "ink.safetensors")
     library = Library([tmp_path], tmp_path / "cache")

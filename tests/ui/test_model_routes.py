@@ -66,6 +66,22 @@ def test_a_list_that_was_seen_is_not_sent_again(client: TestClient, services: Se
     assert {"ink", "wash"} <= {card["name"] for card in again["cards"]}
 
 
+def test_a_model_that_comes_while_the_list_is_made_is_not_missed(
+    client: TestClient, services: Services, loras: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library, stamp = services.library, services.library.stamp
+
+    def one_comes_before() -> str:
+        write_lora(loras / "ink.safetensors")
+        library.refresh()
+        return stamp()
+
+    monkeypatch.setattr(library, "stamp", one_comes_before)
+    first = client.get("/models").json()
+    again = client.get("/models", params={"seen": first["stamp"]}).json()
+    assert "ink" in {card["name"] for card in again.get("cards", first["cards"])}
+
+
 def test_no_path_of_the_machine_is_told(client: TestClient, loras: Path, tmp_path: Path) -> None:
     write_lora(loras / "styles" / "ink.safetensors")
     (loras / "gone.safetensors").symlink_to(tmp_path / "nowhere")

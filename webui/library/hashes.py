@@ -54,20 +54,23 @@ class Hasher:
             self._index.forget_missing()
             while True:
                 waiting = [file for file in self._pending() if file not in self._failed]
-                for file in sorted(waiting, key=lambda file: file.size_bytes)[:FILES_AT_ONCE]:
-                    self._hash(file)
-                if self._stop.wait(0 if waiting else LOOK_AGAIN_S):
+                chosen = sorted(waiting, key=lambda file: file.size_bytes)[:FILES_AT_ONCE]
+                done = [self._hash(file) for file in chosen]
+                if self._stop.wait(0 if any(done) else LOOK_AGAIN_S):
                     return
 
-    def _hash(self, file: Stamp) -> None:
+    def _hash(self, file: Stamp) -> bool:
+        """False if the file changed meanwhile, as one does that is still being written: its turn comes again."""
         try:
             hashes = hash_file(file.path, self._wait_until_free)
             stat = file.path.stat()
         except OSError:
             self._failed.add(file)
-            return
-        if Stamp(file.path, stat.st_size, stat.st_mtime_ns) == file:  # else it changed meanwhile
-            self._index.learn_hashes(file, hashes)
+            return True
+        if Stamp(file.path, stat.st_size, stat.st_mtime_ns) != file:
+            return False
+        self._index.learn_hashes(file, hashes)
+        return True
 
     def _wait_until_free(self) -> None:
         while self._busy():

@@ -37,9 +37,13 @@ def build_model_router(services: Services, views: JobViews) -> APIRouter:
     @router.get("/models")
     def models(seen: Annotated[str, Query(max_length=64)] = "") -> dict[str, Any]:
         """Every card, or nothing but the stamp if that is `seen`."""
-        files = [file for kind in SHOWN for file in library.files(kind)]
+        for kind in SHOWN:
+            library.files(kind)  # looks into the folders, which may change the stamp
         stamp = library.stamp()
-        return {"stamp": stamp} if stamp == seen else {"stamp": stamp, "cards": [cards.card(file) for file in files]}
+        if stamp == seen:
+            return {"stamp": stamp}
+        # What comes after the stamp is sent now and once more; what came before it would be missed.
+        return {"stamp": stamp, "cards": [cards.card(file) for kind in SHOWN for file in library.files(kind)]}
 
     @router.get("/models/{model_id}")
     def model(model_id: str) -> dict[str, Any]:

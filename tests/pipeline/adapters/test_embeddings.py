@@ -126,6 +126,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda path: save_file({"clip_l": VECTORS, "clip_g": OTHER[:2]}, path),
         "parts have 3 and 2 vectors",
     ),
+    "text.pt": (lambda path: torch.save({"clip_g": "x", "clip_l": VECTORS}, path), "clip_g is a str"),
     "cut.safetensors": (lambda path: path.write_bytes(b"\x00" * 20), "cannot be read"),
     "photo.png": (write_picture_with(""), "without a textual inversion"),
     "garbage.png": (write_picture_with("no base64!"), "without a textual inversion"),
