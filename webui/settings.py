@@ -43,8 +43,9 @@ class Settings(BaseSettings):
     )
     download_proxy: str = Field(
         default="",
+        repr=False,
         pattern=r"^(https?://[^\s/]+/?)?$",
-        description="HTTP proxy to fetch models through, such as http://proxy:3128.",
+        description="HTTP proxy to fetch models through, such as http://proxy:3128 or http://user:password@proxy:3128.",
     )
     hf_endpoint: str = Field(
         default="https://huggingface.co",

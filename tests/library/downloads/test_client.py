@@ -1,5 +1,6 @@
 """The door to the network: where it leads, what it tells whom, and what it takes."""
 
+import base64
 import ipaddress
 import socket
 import threading
@@ -88,6 +89,18 @@ def test_a_proxy_is_asked_for_everything_and_resolves_the_names(server: ModelSer
     with client.get(parse_url("http://models.invalid/x", plain_http=True)) as answer:
         assert answer.text(100) == "weights"
     assert server.seen[0].path == "http://models.invalid:80/x"
+
+
+def test_a_proxy_is_told_its_password_and_nobody_else_is(server: ModelServer) -> None:
+    server.add("/x", b"weights")
+    proxy = server.other_url.replace("://", "://ann:p%40ss@")
+    access = Access(private=True, proxy=proxy)
+    with Client(access, check=never).get(parse_url("http://models.invalid/x", plain_http=True)) as answer:
+        assert answer.text(100) == "weights"
+    told = base64.b64encode(b"ann:p@ss").decode()
+    assert server.seen[0].headers["proxy-authorization"] == f"Basic {told}"
+    assert "authorization" not in server.seen[0].headers
+    assert "p%40ss" not in repr(access)
 
 
 def test_every_redirect_is_checked_again(server: ModelServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,6 +85,27 @@ def test_a_file_that_changed_on_the_server_is_fetched_anew(server: ModelServer, 
     assert part.read_bytes() == BODY[::-1]
 
 
+def test_a_file_whose_hash_changed_on_the_server_is_fetched_anew(server: ModelServer, part: Path) -> None:
+    served = server.add("/x", BODY, etag=ETAG, headers={"X-Linked-Etag": f'"{SHA256}"'})
+    cut_off(server, part)
+    served.body = BODY[::-1]
+    sha256 = hashlib.sha256(served.body).hexdigest()
+    served.headers["X-Linked-Etag"] = f'"{sha256}"'
+    assert get(server, part).sha256 == sha256
+    assert part.read_bytes() == BODY[::-1]
+
+
+def test_what_was_said_of_another_version_is_forgotten(server: ModelServer, part: Path) -> None:
+    """Its name, hash, size and ETag were told for another address."""
+    server.add("/x", BODY, etag=ETAG, headers={
+        "X-Linked-Etag": f'"{SHA256}"', "Content-Disposition": 'attachment; filename="first.safetensors"'})  # fmt: skip
+    cut_off(server, part)
+    server.add("/y", BODY[:-7], headers={"Content-Disposition": 'attachment; filename="second.safetensors"'})
+    fetched = get(server, part, path="/y")
+    assert (fetched.name, fetched.size) == ("second.safetensors", len(BODY) - 7)
+    assert "range" not in server.asked("/y")[0].headers
+
+
 def test_without_etag_date_or_hash_a_part_is_not_trusted(server: ModelServer, part: Path) -> None:
     server.add("/x", BODY)
     cut_off(server, part)

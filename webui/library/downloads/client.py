@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import unquote_to_bytes, urlsplit
 
 import httpcore2
 
@@ -42,11 +43,14 @@ class RefusedAddress(WebUIError):
 class Access:
     """What the owner of this machine allows. `tokens`: by origin, as `Url.origin`."""
 
-    tokens: Mapping[tuple[str, str, int], str] = field(default_factory=dict)
+    tokens: Mapping[tuple[str, str, int], str] = field(default_factory=dict, repr=False)
     private: bool = False
     """Also plain http, and hosts in private networks and on this machine."""
-    proxy: str = ""
-    """An HTTP proxy that all connections go through. Names are resolved there, so it is its part to refuse some."""
+    proxy: str = field(default="", repr=False)
+    """An HTTP proxy that all connections go through, also as http://user:password@proxy.
+
+    Names are resolved there, so it is its part to refuse some.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +86,7 @@ class Client:
         self._access = access
         self._check = check
         self._pool = httpcore2.ConnectionPool(
-            proxy=httpcore2.Proxy(access.proxy) if access.proxy else None,
+            proxy=_proxy(access.proxy) if access.proxy else None,
             network_backend=_CheckedBackend(check, any_address=access.private or bool(access.proxy)),
             max_connections=4,
         )
@@ -163,6 +167,16 @@ class Client:
         with contextlib.suppress(ValueError):
             if not is_public(ipaddress.ip_address(url.host)):
                 raise _refused(url.host, url.host)
+
+
+def _proxy(address: str) -> httpcore2.Proxy:
+    """httpcore2 takes no password from an address."""
+    parts = urlsplit(address)
+    if parts.username is None:
+        return httpcore2.Proxy(address)
+    plain = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    user, password = unquote_to_bytes(parts.username), unquote_to_bytes(parts.password or "")
+    return httpcore2.Proxy(plain, auth=(user, password))
 
 
 class _CheckedBackend(httpcore2.NetworkBackend):

@@ -123,21 +123,23 @@ class _Transfer:
         self.done = 0
         self.seen = False
         self.answered = False
-        state = _read_state(part)
+        state = _read_state(part) if part.is_file() else {}
+        if not _is_of(file, state):
+            state = {}
         self.sha256: str = file.sha256 or state.get("sha256", "")
         self.total: int | None = file.size if file.size is not None else state.get("total")
         self.validator: str = state.get("validator", "")
         self.name: str = state.get("name", "")
-        same = state.get("url") == str(file.url) and state.get("sha256", "") in ("", self.sha256)
-        if part.is_file() and same and (self.sha256 or self.validator):
+        if state and (self.sha256 or self.validator):
             self._count_part()
         else:
             self.restart()
 
     def restart(self) -> None:
-        """Forgets the bytes that are there."""
+        """Forgets the bytes that are there, and what was said of them."""
         self.digest = hashlib.sha256()
         self.done = 0
+        self.sha256, self.total, self.validator, self.name = self.file.sha256, self.file.size, "", ""
         with _disk_errors(self.part), self.part.open("wb"):
             pass
 
@@ -210,7 +212,10 @@ class _Transfer:
     def _learn(self, answer: Answer) -> None:
         """Size, name and identity of the whole file. Raises WebUIError if they contradict what was announced."""
         linked = answer.first_headers.get("x-linked-etag", "").strip('"').lower()
-        if not self.sha256 and re.fullmatch(r"[0-9a-f]{64}", linked):
+        if not self.file.sha256 and re.fullmatch(r"[0-9a-f]{64}", linked):
+            if self.done and self.sha256 not in ("", linked):
+                self.restart()
+                raise NetworkError(f"{answer.url.host} has another file now; it is fetched anew.")
             self.sha256 = linked
         etag = answer.headers.get("etag", "")
         strong = "" if etag.startswith("W/") else etag
@@ -281,6 +286,13 @@ def _disposition_name(disposition: str) -> str:
     message = email.message_from_string(f"Content-Disposition: {disposition}\n\n")
     name = message.get_filename("") if disposition else ""
     return str(name)
+
+
+def _is_of(file: RemoteFile, state: Mapping[str, Any]) -> bool:
+    """Whether what was said of a part was said of this version of `file`, as far as anybody knows."""
+    same_content = not file.sha256 or state.get("sha256") in (None, "", file.sha256)
+    same_size = file.size is None or state.get("total") in (None, file.size)
+    return state.get("url") == str(file.url) and same_content and same_size
 
 
 def _state_path(part: Path) -> Path:
