@@ -76,10 +76,10 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def test_networks_of_every_layout_equal_those_that_diffusers_loads(
     family: str, folders: dict[str, Path], tmp_path: Path
 ) -> None:
-    files = [
-        folders[family],
-        write_original_layout(tmp_path / "original.safetensors", family),
-        write_diffusers_file(tmp_path / "diffusers.safetensors", family),
+    original = opened(write_original_layout(tmp_path / "original.safetensors", family), family)
+    others = [
+        opened(path, family)
+        for path in (folders[family], write_diffusers_file(tmp_path / "diffusers.safetensors", family))
     ]
     configs = component_configs(sizes_of(family))
     has_own_parts = sizes_of(family).in_channels == 4  # those with more channels have the other parts of their base
@@ -88,9 +88,12 @@ def test_networks_of_every_layout_equal_those_that_diffusers_loads(
         theirs = THEIRS[name].from_pretrained(folders[family] / name, torch_dtype=torch.float32).eval()
         expected = outputs(name, theirs, config)
         assert torch.isfinite(expected).all()
-        for path in files:
-            ours = load_network(part(path, name, family), torch.float32)
-            assert torch.allclose(outputs(name, ours, config), expected, atol=1e-5), (path.name, name)
+        source = original.component(name)
+        assert source is not None
+        assert torch.allclose(outputs(name, load_network(source, torch.float32), config), expected, atol=1e-5), name
+        for other in others:
+            same = other.component(name)
+            assert same is not None and same_content(source, same), (other.info.path.name, name)
 
 
 @pytest.mark.parametrize("family", ["sd15", "sdxl"])
@@ -110,10 +113,10 @@ def test_networks_equal_diffusers_own_single_file_loader(
 @pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
 def test_weights_of_every_precision_are_converted_to_the_working_one(dtype: str, tmp_path: Path) -> None:
     path = write_original_layout(tmp_path / "a.safetensors", dtype=dtype)
-    source = part(path, "unet")
-    stored = load_file(path)["model.diffusion_model.input_blocks.1.0.in_layers.2.weight"]
+    source = part(path, "vae")
+    stored = load_file(path)["first_stage_model.encoder.down.0.block.0.conv1.weight"]
     for working in (torch.float32, torch.float16, torch.bfloat16):
-        weight = load_network(source, working).get_parameter("down_blocks.0.resnets.0.conv1.weight")
+        weight = load_network(source, working).get_parameter("encoder.down_blocks.0.resnets.0.conv1.weight")
         assert weight.dtype == working
         assert torch.equal(weight, stored.to(working))
 
