@@ -13,7 +13,7 @@ from webui.errors import InvalidRequest, StorageError, WebUIError
 from webui.generation.events import ImageReady
 from webui.images.store import ImageStore
 from webui.jobs.worker import JobContext, Runner, Worker
-from webui.library.catalog import Library
+from webui.library.catalog import STARTER, Library
 from webui.library.downloads.download import DownloadRequest
 from webui.library.events import ModelSaved
 from webui.library.tool_models import saved_model
@@ -31,7 +31,6 @@ logger = logging.getLogger(__name__)
 
 STOP_TIMEOUT_S = 10.0
 
-STARTER = "starter"
 """The checkpoint that ships with the program."""
 
 

@@ -13,7 +13,7 @@ from webui.generation.request import GenerationRequest
 from webui.images.masks import load_mask
 from webui.images.reading import flatten, open_image
 from webui.jobs.events import JobEvent, Progress
-from webui.library.catalog import CheckpointInfo
+from webui.library.catalog import STARTER, CheckpointInfo
 
 SIZE_STEP_PX = 8
 
@@ -34,9 +34,9 @@ def request_from_options(
         raise InvalidRequest("mask", "--mask needs a picture to paint on.", hint="Add --init PICTURE.")
     usable = [info for info in checkpoints if not info.problem]
     if not usable:
-        raise ModelNotFound("checkpoint", str(values.get("checkpoint", "starter")), [])
+        raise ModelNotFound("checkpoint", str(values.get("checkpoint", STARTER)), [])
     preferred = {info.name: info for info in usable}
-    info = preferred.get(str(values.get("checkpoint", "starter")), usable[0])
+    info = preferred.get(str(values.get("checkpoint", STARTER)), usable[0])
     image = flatten(_open(init, max_pixels)) if init else None
     width, height = _native_or_own_size(image, info.native_size)
     own = {

@@ -24,6 +24,7 @@ from tests.model_files import (
     write_original_layout,
 )
 from webui.errors import UnsupportedModel
+from webui.library.entries import CLIP_VOCABULARY, tokenizer_folder
 from webui.library.families import FAMILIES
 from webui.pipeline.component_source import ComponentSource, same_content, to_original
 from webui.pipeline.layouts import original_weights
@@ -296,3 +297,17 @@ def test_networks_can_be_written_back_to_the_original_layout(family: str, tmp_pa
         for original, tensors in parts.items():
             assert torch.equal(to_original(tensors), stored[original])  # type: ignore[arg-type]
         assert math.prod(stored["model.diffusion_model.out.2.weight"].shape) > 0
+
+
+@pytest.mark.parametrize(("files", "is_own"), [(["merges.txt", "vocab.json"], True), (["merges.txt"], True),
+                                               (["vocab.json"], False), ([], False)])  # fmt: skip
+def test_the_page_counts_with_the_vocabulary_that_the_model_reads_with(
+    files: list[str], is_own: bool, tmp_path: Path
+) -> None:
+    path = write_folder(tmp_path / "model")
+    folder = path / "tokenizer"
+    for name in ("merges.txt", "vocab.json"):
+        (folder / name).unlink(missing_ok=True)
+    for name in files:
+        (folder / name).write_bytes(b"")
+    assert opened(path).tokenizer() == tokenizer_folder(info_of(path)) == (folder if is_own else CLIP_VOCABULARY)

@@ -9,6 +9,7 @@ from pydantic_core import from_json
 
 from webui.library import hints
 from webui.library.facts import ModelFacts
+from webui.library.families import BASE_OF_ARCHITECTURE, BASE_OF_WIDTH
 from webui.library.header import Header, TensorInfo
 
 TYPE_OF_TENSOR: Mapping[str, str] = {
@@ -30,15 +31,8 @@ INPUT_TENSORS = frozenset({"lora_down", "lora_A", "hada_w1_b", "diff", "a2"})
 """Tensors whose second axis is the width of the layer's input."""
 ENDINGS = frozenset({"weight", "default", "default_0"})
 
-BASE_OF_CONTEXT: Mapping[int, str] = {768: "sd1", 1024: "sd2", 2048: "sdxl", 1280: "sdxl-refiner"}
 BASE_OF_VERSION = (("sdxl", "sdxl"), ("sd_v1", "sd1"), ("sd_v2", "sd2"), ("sd_1", "sd1"), ("sd_2", "sd2"))
 """By the beginning of ss_base_model_version."""
-BASE_OF_ARCHITECTURE = (
-    ("stable-diffusion-xl-v1-refiner", "sdxl-refiner"),
-    ("stable-diffusion-xl", "sdxl"),
-    ("stable-diffusion-v2", "sd2"),
-    ("stable-diffusion-v1", "sd1"),
-)
 OTHER_BASES = (
     (re.compile(r"single_transformer_blocks|double_blocks|single_blocks"), "Flux or a relative of it"),
     (re.compile(r"joint_blocks"), "Stable Diffusion 3"),
@@ -160,7 +154,7 @@ def _base(tails: Mapping[str, str], header: Header) -> str:
     for name, tail in tails.items():
         if tail in INPUT_TENSORS and "attn2" in name and ("to_k" in name or "to_v" in name):
             shape = tensors[name].shape
-            return BASE_OF_CONTEXT.get(shape[1], "") if len(shape) > 1 else ""
+            return BASE_OF_WIDTH.get(shape[1], "") if len(shape) > 1 else ""
     if any(name.startswith(("lora_te2_", "text_encoder_2.", "lora_te1_")) for name in tensors):
         return "sdxl"
     for name, tail in tails.items():

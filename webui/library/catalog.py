@@ -35,6 +35,7 @@ __all__ = [
     "DEFAULT_NATIVE_SIZE_PX",
     "DEFAULT_STEPS",
     "OWN_VAE",
+    "STARTER",
     "CheckpointInfo",
     "Library",
     "ModelFile",
@@ -114,10 +115,6 @@ class Library:
     def find_adapter(self, name: str) -> ModelFile:
         """By file name, path below `loras`, or the name its maker gave it. Raises ModelNotFound or UnsupportedModel."""
         return self._find("adapter", name)
-
-    def find_embedding(self, name: str) -> ModelFile:
-        """As `find_adapter`."""
-        return self._find("embedding", name)
 
     def find_vae(self, name: str) -> ModelFile:
         """As `find_adapter`."""

@@ -7,18 +7,9 @@ from webui.errors import WebUIError
 from webui.library import hints
 from webui.library.architecture import UnetStructure, unet_structure
 from webui.library.facts import Layout, ModelFacts
-from webui.library.families import FAMILIES, AdapterBase, Family, PredictionType
+from webui.library.families import BASE_OF_ARCHITECTURE, BASE_OF_WIDTH, FAMILIES, AdapterBase, Family, PredictionType
 from webui.library.header import Header, TensorInfo
 
-BASE_OF_WIDTH: Mapping[int, AdapterBase] = {768: "sd1", 1024: "sd2", 2048: "sdxl", 1280: "sdxl-refiner"}
-"""By the width of the text that the U-Net attends to."""
-BASE_OF_ARCHITECTURE: tuple[tuple[str, AdapterBase], ...] = (
-    ("stable-diffusion-xl-v1-refiner", "sdxl-refiner"),
-    ("stable-diffusion-xl", "sdxl"),
-    ("stable-diffusion-v2", "sd2"),
-    ("stable-diffusion-v1", "sd1"),
-)
-"""By the beginning of modelspec.architecture."""
 FAMILY_OF: Mapping[tuple[AdapterBase, int], str] = {
     ("sd1", 4): "sd15", ("sd1", 9): "sd15-inpaint", ("sd1", 8): "sd15-ip2p",
     ("sd2", 4): "sd20", ("sd2", 9): "sd20-inpaint",

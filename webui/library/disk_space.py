@@ -1,6 +1,9 @@
 """Room on the disk, asked for before anything large is written: a full disk is trouble for everything on it."""
 
+import contextlib
+import errno
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from webui.errors import StorageError
@@ -18,3 +21,18 @@ def require_space(folder: Path, size_bytes: int, *, what: str, hint: str) -> Non
             f"{(size_bytes + RESERVE_BYTES) / 1e9:.1f} GB, of which {RESERVE_BYTES / 1e9:.1f} GB stay free.",
             hint=hint,
         )
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path, *, hint: str) -> Iterator[None]:
+    """What goes wrong while `path` is written, as a StorageError."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+        raise StorageError(
+            f"The disk that holds {path.parent} is full."
+            if full
+            else f"{path} cannot be written ({error.strerror or error}).",
+            hint=hint,
+        ) from error

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic_core import from_json
 
@@ -14,7 +14,7 @@ from webui.errors import UnsupportedModel
 from webui.images.carried_data import read_carried_data
 from webui.library.facts import ModelFacts
 from webui.library.families import FAMILIES, PredictionType
-from webui.library.folder_facts import guidance_scale_of, native_size_of
+from webui.library.folder_facts import OWN_FILE, guidance_scale_of, native_size_of
 from webui.library.header import Header, TensorInfo, read_header
 from webui.library.identify import identify, is_old_format
 from webui.library.index import Known
@@ -24,7 +24,6 @@ from webui.library.sidecars import Sidecar
 
 logger = logging.getLogger(__name__)
 
-METADATA_FILE = "atelier.json"
 DEFAULT_NATIVE_SIZE_PX = 512
 DEFAULT_GUIDANCE_SCALE = 7.0
 DEFAULT_STEPS = 20
@@ -88,8 +87,13 @@ class ModelFile:
 
 def tokenizer_folder(info: CheckpointInfo) -> Path:
     """With the checkpoint's own vocabulary if it brings one."""
-    own = info.path / "tokenizer"
-    return own if (own / "merges.txt").is_file() else CLIP_VOCABULARY
+    return own_tokenizer(info, "tokenizer") or CLIP_VOCABULARY
+
+
+def own_tokenizer(info: CheckpointInfo, name: Literal["tokenizer", "tokenizer_2"]) -> Path | None:
+    """The folder with the checkpoint's own vocabulary. Merges are enough: without ids they have CLIP's."""
+    own = info.path / name
+    return own if (own / "merges.txt").is_file() else None
 
 
 def look_into(path: Path) -> Known:
@@ -187,7 +191,7 @@ def checkpoint_info(file: ModelFile) -> CheckpointInfo:
         num_inference_steps=facts.num_inference_steps or DEFAULT_STEPS,
         problem=file.problem,
     )
-    about = file.path / METADATA_FILE
+    about = file.path / OWN_FILE
     try:
         return replace(info, **_described(file.path, _read_json(about), info)) if about.is_file() else info
     except (OSError, ValueError, TypeError, AttributeError, OverflowError) as error:

@@ -106,3 +106,13 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         )
     }
 )
+
+BASE_OF_WIDTH: Mapping[int, AdapterBase] = {768: "sd1", 1024: "sd2", 2048: "sdxl", 1280: "sdxl-refiner"}
+"""By the width of the text that the U-Net attends to."""
+BASE_OF_ARCHITECTURE: tuple[tuple[str, AdapterBase], ...] = (
+    ("stable-diffusion-xl-v1-refiner", "sdxl-refiner"),
+    ("stable-diffusion-xl", "sdxl"),
+    ("stable-diffusion-v2", "sd2"),
+    ("stable-diffusion-v1", "sd1"),
+)
+"""By the beginning of modelspec.architecture."""

@@ -16,8 +16,8 @@ from webui.library.facts import ModelFacts
 from webui.library.families import FAMILIES, AdapterBase
 from webui.library.header import TensorInfo, read_header
 from webui.library.hints import PREDICTION_TYPES
+from webui.library.scan import DIFFUSERS_INDEX
 
-INDEX_FILE = "model_index.json"
 OWN_FILE = "atelier.json"
 """What our own folders say of themselves: "title", "native_size", "guidance_scale"."""
 LATENT_SCALE = 8
@@ -28,8 +28,8 @@ WEIGHT_SUFFIXES = (".safetensors", ".bin")
 
 def folder_facts(path: Path) -> ModelFacts:
     """Facts of the diffusers folder at `path`. Never raises; `problems` says what is missing or cannot be read."""
-    if not (path / INDEX_FILE).is_file():
-        return ModelFacts(problems=(f"it is a folder without {INDEX_FILE}: no diffusers model",))
+    if not (path / DIFFUSERS_INDEX).is_file():
+        return ModelFacts(problems=(f"it is a folder without {DIFFUSERS_INDEX}: no diffusers model",))
     try:
         return _facts(path)
     except UnsupportedModel as error:
@@ -39,7 +39,7 @@ def folder_facts(path: Path) -> ModelFacts:
 
 
 def _facts(path: Path) -> ModelFacts:
-    index, own = _json(path / INDEX_FILE), _json(path / OWN_FILE)
+    index, own = _json(path / DIFFUSERS_INDEX), _json(path / OWN_FILE)
     if "unet" not in index:
         return ModelFacts(problems=(f"it is a {index.get('_class_name', 'model')}, which this program does not run",))
     config, scheduler = _json(path / "unet" / "config.json"), _json(path / "scheduler" / "scheduler_config.json")

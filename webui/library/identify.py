@@ -15,18 +15,18 @@ from webui.library import hints
 from webui.library.adapter_facts import adapter_facts, trigger_words
 from webui.library.checkpoint_facts import single_file_facts
 from webui.library.facts import Kind, Layout, ModelFacts
+from webui.library.families import BASE_OF_WIDTH
 from webui.library.folder_facts import folder_facts
 from webui.library.header import Header, TensorInfo, read_header
-from webui.library.old_files import read_old_header
+from webui.library.old_files import PICKLE_SUFFIXES, read_old_header
 from webui.library.strangers import stranger
 
 __all__ = ["Kind", "Layout", "ModelFacts", "identify", "is_old_format"]
 
-PICKLE_SUFFIXES = (".ckpt", ".pt", ".bin", ".pth")
 Tensors = Mapping[str, TensorInfo]
 
-BASE_OF_EMBEDDING: Mapping[int, str] = {768: "sd1", 1024: "sd2", 1280: "sdxl-refiner"}
-"""By the width of its vectors."""
+BASE_OF_EMBEDDING: Mapping[int, str] = {width: base for width, base in BASE_OF_WIDTH.items() if base != "sdxl"}
+"""By the width of its vectors; SDXL's come in pairs."""
 HYPERNETWORK = re.compile(r"\d+\.\d+\.")
 UPSCALER_KEYS = (
     "conv_first.weight", "model.0.weight", "model.1.sub.0.RDB1.conv1.0.weight", "body.0.rdb1.conv1.weight",

@@ -6,10 +6,11 @@ from difflib import get_close_matches
 from pathlib import PurePath
 from typing import Generic, TypeVar
 
+from webui.library.old_files import PICKLE_SUFFIXES
 from webui.library.scan import DIFFUSERS_INDEX
 
 T = TypeVar("T")
-SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
+SUFFIXES = (".safetensors", *PICKLE_SUFFIXES)
 MAX_CLOSE_MATCHES = 5
 EXTERNAL_VAE = ".vae"
 """`name.vae.safetensors` beside a checkpoint is an autoencoder, which that checkpoint then takes."""

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 from webui.errors import UnsupportedModel, WebUIError
 from webui.library.architecture import TEXT_PREFIXES, UNET_PREFIX, VAE_PREFIX, component_configs
 from webui.library.catalog import CheckpointInfo
-from webui.library.entries import CLIP_VOCABULARY
+from webui.library.entries import CLIP_VOCABULARY, own_tokenizer
 from webui.library.families import FAMILIES, AdapterBase
 from webui.pipeline.component_source import ComponentSource, Origin
 from webui.pipeline.layouts import (
@@ -55,7 +55,7 @@ class CheckpointSource:
         return self._components.get(name)
 
     def tokenizer(self, name: str = "tokenizer") -> Path:
-        """The folder with vocab.json and merges.txt: the checkpoint's own, else CLIP's, which ships with us."""
+        """The folder with the vocabulary: the checkpoint's own, else CLIP's, which ships with us."""
         return self._tokenizers.get(name, CLIP_VOCABULARY)
 
 
@@ -86,15 +86,15 @@ def open_tiny_decoder(path: Path) -> ComponentSource:
     return ComponentSource("tiny_decoder", path, {}, _diffusers_origins("tiny_decoder", {}, file, ""))
 
 
+TOKENIZERS: tuple[Literal["tokenizer", "tokenizer_2"], ...] = ("tokenizer", "tokenizer_2")
 FOLDER_COMPONENTS = (*COMPONENT_NAMES, "tiny_decoder")
 
 
 def _open_folder(info: CheckpointInfo) -> CheckpointSource:
     folders = [info.path / name for name in FOLDER_COMPONENTS if (info.path / name).is_dir()]
     components = {folder.name: _folder_component(folder.name, folder) for folder in folders}
-    tokenizers = {
-        name: info.path / name for name in ("tokenizer", "tokenizer_2") if (info.path / name / "vocab.json").is_file()
-    }
+    found = {name: own_tokenizer(info, name) for name in TOKENIZERS}
+    tokenizers = {str(name): folder for name, folder in found.items() if folder is not None}
     scheduler = _scheduler(read_config(info.path / "scheduler"), info)
     return CheckpointSource(info, components, tokenizers, scheduler)
 

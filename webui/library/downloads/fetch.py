@@ -6,7 +6,6 @@ server still has the same file (its sha256 is known and the same, or `If-Range` 
 
 import contextlib
 import email.utils
-import errno
 import hashlib
 import json
 import os
@@ -18,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from webui.errors import StorageError, WebUIError
-from webui.library.disk_space import require_space
+from webui.errors import WebUIError
+from webui.library.disk_space import disk_errors, require_space
 from webui.library.downloads.client import Answer, Client, NetworkError
 from webui.library.downloads.plan import RemoteFile, check_status
 
@@ -73,7 +72,7 @@ def fetch(file: RemoteFile, part: Path, client: Client, watch: Watch, *, token: 
 
     Raises NetworkError after several failures in a row, StorageError, or WebUIError for what no repetition mends.
     """
-    with _disk_errors(part.parent):
+    with disk_errors(part.parent, hint=FREE_SOME):
         part.parent.mkdir(parents=True, exist_ok=True)
     with only_one(part):
         for clean in (False, True):
@@ -140,7 +139,7 @@ class _Transfer:
         self.digest = hashlib.sha256()
         self.done = 0
         self.sha256, self.total, self.validator, self.name = self.file.sha256, self.file.size, "", ""
-        with _disk_errors(self.part), self.part.open("wb"):
+        with disk_errors(self.part, hint=FREE_SOME), self.part.open("wb"):
             pass
 
     def run(self) -> None:
@@ -156,7 +155,7 @@ class _Transfer:
                     raise
                 delay_s = error.delay_s if isinstance(error, _Busy) else None
                 self.watch.pause(2.0 ** (failures - 1) if delay_s is None else delay_s)
-        with _disk_errors(self.part), self.part.open("rb+") as part:
+        with disk_errors(self.part, hint=FREE_SOME), self.part.open("rb+") as part:
             os.fsync(part.fileno())
 
     def _complete(self) -> bool:
@@ -238,7 +237,7 @@ class _Transfer:
     def _receive(self, answer: Answer) -> None:
         limit = MAX_UNANNOUNCED_BYTES if self.total is None else self.total
         next_check = self.done + SPACE_CHECK_BYTES
-        with _disk_errors(self.part), self.part.open("ab", buffering=READ_BYTES) as part:
+        with disk_errors(self.part, hint=FREE_SOME), self.part.open("ab", buffering=READ_BYTES) as part:
             for chunk in answer.chunks:
                 self.watch.check()
                 if self.done + len(chunk) > limit:
@@ -257,7 +256,7 @@ class _Transfer:
 
     def _count_part(self) -> None:
         """Takes the bytes that are there."""
-        with _disk_errors(self.part), self.part.open("rb") as part:
+        with disk_errors(self.part, hint=FREE_SOME), self.part.open("rb") as part:
             while chunk := part.read(READ_BYTES):
                 self.watch.check()
                 self.digest.update(chunk)
@@ -309,7 +308,7 @@ def _read_state(part: Path) -> Mapping[str, Any]:
 
 def _write_state(part: Path, state: Mapping[str, Any]) -> None:
     path = _state_path(part)
-    with _disk_errors(path):
+    with disk_errors(path, hint=FREE_SOME):
         fresh = path.with_name(path.name + ".new")
         fresh.write_text(json.dumps(state), encoding="utf-8")
         fresh.replace(path)
@@ -330,15 +329,3 @@ def only_one(part: Path) -> Iterator[None]:
                 "This file is already being fetched.", hint="Wait for the other download, or stop it."
             ) from error
         yield
-
-
-@contextlib.contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
-        raise StorageError(
-            f"The disk that holds {path.parent} is full." if full else f"{path} cannot be written ({error.strerror}).",
-            hint=FREE_SOME,
-        ) from error

@@ -16,6 +16,7 @@ from webui.library.downloads.addresses import Url, parse_url
 from webui.library.downloads.client import Client, NetworkError
 from webui.library.downloads.plan import MODEL_SUFFIXES, Plan, RemoteFile, check_status, is_pickle
 from webui.library.downloads.sources import HuggingFaceSource
+from webui.library.scan import DIFFUSERS_INDEX
 
 TOKEN_HINT = "HF_TOKEN"
 PARTS = ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler")
@@ -56,7 +57,7 @@ def plan_hugging_face(source: HuggingFaceSource, client: Client, site: Url, *, f
                 hint=_choices(source, list(listed.values())),
             )
         return _single(remote(chosen, _file_name(source, chosen)), card)
-    if "model_index.json" in listed:
+    if DIFFUSERS_INDEX in listed:
         files = tuple(remote(file, path) for path, file in _folder_files(source, listed, fp16, allow_pickle).items())
         return Plan(title=source.repository, files=files, folder=True, card=card)
     chosen = _only_model(source, list(listed.values()), allow_pickle)
@@ -93,7 +94,7 @@ def _folder_files(
     source: HuggingFaceSource, listed: Mapping[str, _Listed], fp16: bool, allow_pickle: bool
 ) -> dict[str, _Listed]:
     """Path in the new folder -> file, for the parts that are used. Variants are saved under their plain names."""
-    chosen = {"model_index.json": listed["model_index.json"]}
+    chosen = {DIFFUSERS_INDEX: listed[DIFFUSERS_INDEX]}
     for part in PARTS:
         inside = {path: file for path, file in listed.items() if path.rpartition("/")[0] == part}
         chosen |= {path: file for path, file in inside.items() if _SMALL_FILES.fullmatch(path.rpartition("/")[2])}

@@ -1,6 +1,5 @@
 """Where a fetched model goes, and under which name: into the folder of what it is, over nothing that is there."""
 
-import contextlib
 import errno
 import hashlib
 import json
@@ -8,11 +7,12 @@ import os
 import re
 import shutil
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 
-from webui.errors import InvalidRequest, StorageError, UnsupportedModel
+from webui.errors import InvalidRequest, UnsupportedModel
+from webui.library.disk_space import disk_errors
 from webui.library.downloads.plan import PICKLE_SUFFIXES
 from webui.library.names import misleading
 from webui.library.scan import ROOMS
@@ -25,6 +25,7 @@ TARGETS: Mapping[str, str] = MappingProxyType({**FOLDERS, "lora": FOLDERS["adapt
 """What a user can call them."""
 
 MAX_NAME_BYTES = 200
+CHECK_FOLDER = "Check the folder's permissions and the free space, then start the download again."
 READ_BYTES = 2**20
 _FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]')
 _RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?", re.IGNORECASE)
@@ -104,7 +105,7 @@ def is_same(path: Path, size: int | None, sha256: str) -> bool:
 
 def place_file(part: Path, target: Path, sha256: str) -> bool:
     """Moves `part` to `target`; False if the same file is there already. Raises InvalidRequest if another one is."""
-    with _disk_errors(target):
+    with disk_errors(target, hint=CHECK_FOLDER):
         target.parent.mkdir(parents=True, exist_ok=True)
         if _move_to_free_name(part, target):
             return True
@@ -116,7 +117,7 @@ def place_file(part: Path, target: Path, sha256: str) -> bool:
 
 def place_folder(staging: Path, target: Path) -> bool:
     """As `place_file`, for a folder of files that were checked one by one."""
-    with _disk_errors(target):
+    with disk_errors(target, hint=CHECK_FOLDER):
         target.parent.mkdir(parents=True, exist_ok=True)
         if not target.exists():
             try:
@@ -140,7 +141,7 @@ def write_card(path: Path, card: Mapping[str, str]) -> None:
     """What the site says of a model, beside it, in the sidecar file that model browsers read; an own one stays."""
     sidecar = path.with_suffix(".json")
     if card and not sidecar.exists() and path.is_file():
-        with _disk_errors(sidecar):
+        with disk_errors(sidecar, hint=CHECK_FOLDER):
             sidecar.write_text(json.dumps(dict(card), ensure_ascii=False, indent=1), encoding="utf-8")
 
 
@@ -179,14 +180,3 @@ def _taken(target: Path) -> InvalidRequest:
         f"There is another '{target.name}' in {target.parent} already.",
         hint="Choose another name; what was fetched is kept and need not be fetched again.",
     )
-
-
-@contextlib.contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(
-            f"{path} cannot be written ({error.strerror or error}).",
-            hint="Check the folder's permissions and the free space, then start the download again.",
-        ) from error

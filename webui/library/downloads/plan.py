@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from webui.errors import InvalidRequest, WebUIError
+from webui.library import old_files
 from webui.library.downloads.addresses import Url
 from webui.library.downloads.client import NetworkError
 
-PICKLE_SUFFIXES = frozenset({".ckpt", ".pt", ".pth", ".bin", ".pkl"})
+PICKLE_SUFFIXES = frozenset({*old_files.PICKLE_SUFFIXES, ".pkl"})
 MODEL_SUFFIXES = frozenset({".safetensors"}) | PICKLE_SUFFIXES
 
 

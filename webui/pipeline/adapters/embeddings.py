@@ -18,11 +18,9 @@ from torch import Tensor
 from webui.errors import UnsupportedModel
 from webui.images.carried_data import read_carried_data
 from webui.library.old_files import PICKLE_SUFFIXES
+from webui.library.scan import PICTURES
 from webui.pipeline.pickles import read_content
 from webui.prompt.chunks import CHUNK_TOKENS, Chunk, EmbeddingNames, KnownEmbedding
-
-PICTURE_SUFFIXES = (".png", ".webp")
-SUFFIXES = (".safetensors", *PICKLE_SUFFIXES, *PICTURE_SUFFIXES)
 
 Parts = Mapping[str, Tensor]
 """Vectors by the encoder they are for: "*" is SD's only one, "clip_l" SDXL's first and "clip_g" its second."""
@@ -71,7 +69,7 @@ def read_embedding(path: Path, name: str = "") -> Embedding:
     suffix = path.suffix.lower()
     try:
         stamp = path.stat()
-        if suffix in PICTURE_SUFFIXES:
+        if suffix in PICTURES:
             content: object = read_carried_data(path)
         elif suffix in PICKLE_SUFFIXES:
             content = read_content(path)
