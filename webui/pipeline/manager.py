@@ -12,6 +12,7 @@ from torch import nn
 from webui.errors import UnsupportedModel
 from webui.library.catalog import AUTOMATIC_VAE, OWN_VAE, CheckpointInfo, Library
 from webui.library.families import FAMILIES, AdapterBase
+from webui.library.names import EXTERNAL_VAE
 from webui.pipeline import loading
 from webui.pipeline.allocator import give_back
 from webui.pipeline.component_source import ComponentSource
@@ -191,7 +192,7 @@ class PipelineManager:
             return None
         if vae == AUTOMATIC_VAE:
             name = info.path.name if info.path.is_dir() else info.path.stem
-            beside = (info.path.with_name(f"{name}.vae{suffix}") for suffix in VAE_SUFFIXES)
+            beside = (info.path.with_name(f"{name}{EXTERNAL_VAE}{suffix}") for suffix in VAE_SUFFIXES)
             return next((path for path in beside if path.is_file()), None)
         return self.library.find_vae(vae).path
 
