@@ -19,7 +19,7 @@ if sys.platform != "win32":
 
 MAX_PICKLE_BYTES = 100_000_000
 MAX_MEMORY_BYTES = 2**30
-MAX_CPU_S = 10
+MAX_CPU_S = 5
 """Per file."""
 MAX_NAMES = 100_000
 MAX_VALUES = 1_000_000
