@@ -10,9 +10,11 @@ import torch
 
 from tests.model_files import original_tensors, sizes_of
 from webui.library import old_files
+from webui.library.catalog import Library
 from webui.library.header import TensorInfo
 from webui.library.identify import identify
-from webui.library.old_files import Child, read_old_header
+from webui.library.index import Hashes
+from webui.library.old_files import Child, NotReadNow, read_old_header
 
 
 class Planted:
@@ -120,12 +122,26 @@ def test_after_a_file_that_ends_the_reader_the_next_one_is_read(tmp_path: Path) 
     torch.save({"a": torch.zeros(2)}, tmp_path / "good.pt")
     (tmp_path / "bad.pt").write_bytes(HOSTILE["a key whose hash takes for ever"])
     child = Child(patience_s=0.5)
-    assert "problem" in child.ask(tmp_path / "bad.pt")
+    with pytest.raises(NotReadNow):
+        child.ask(tmp_path / "bad.pt")
     child.patience_s = 60.0
     for _ in range(2):
         assert child.ask(tmp_path / "good.pt") == {"tensors": [["a", "F32", [2]]]}
         child.close()
 
 
-def test_a_reader_that_cannot_be_started_is_told(tmp_path: Path) -> None:
-    assert "cannot be started" in Child(("/no/such/program",)).ask(tmp_path / "x.pt")["problem"]
+def test_a_file_that_could_not_be_read_now_is_looked_at_again_by_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "embeddings" / "x.pt"
+    path.parent.mkdir()
+    torch.save({"string_to_param": {"*": torch.zeros(4, 768)}}, path)
+    with monkeypatch.context() as patch:
+        patch.setattr(old_files, "_CHILD", Child(("/no/such/program",)))
+        library = Library([tmp_path], tmp_path / "cache")
+        assert "cannot be started" in library.embeddings()[0].problem
+        library._index.learn_hashes(library.embeddings()[0].stamp, Hashes(sha256="0", data_sha256=""))
+    library.close()
+    library = Library([tmp_path], tmp_path / "cache")
+    assert library.embeddings()[0].problem == ""
+    library.close()

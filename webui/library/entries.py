@@ -18,7 +18,7 @@ from webui.library.folder_facts import OWN_FILE, guidance_scale_of, native_size_
 from webui.library.header import Header, TensorInfo, read_header
 from webui.library.identify import identify, is_old_format
 from webui.library.index import Known
-from webui.library.old_files import read_old_header
+from webui.library.old_files import NotReadNow, read_old_header
 from webui.library.scan import PICTURES, ROOMS, FoundFile, RoomKind, Stamp
 from webui.library.sidecars import Sidecar
 
@@ -113,6 +113,8 @@ def _known(path: Path) -> Known:
         return Known(facts=identify(path))
     try:
         header = _header(path)
+    except NotReadNow as error:
+        return Known(facts=ModelFacts(problems=(error.reason,)), lasting=False)
     except UnsupportedModel:
         return Known(facts=identify(path))
     facts = identify(path, header=header)

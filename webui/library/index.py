@@ -33,6 +33,7 @@ CREATE TABLE IF NOT EXISTS models (
 ) WITHOUT ROWID
 """
 COLUMNS = "path, size_bytes, mtime_ns, rules, facts, sha256, data_sha256"
+NOT_LASTING = '"lasting":false'
 UPSERT = f"INSERT OR REPLACE INTO models ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"
 
 
@@ -46,6 +47,8 @@ class Known:
     """A preview lies in its metadata."""
     num_vectors: int = 0
     """Of an embedding."""
+    lasting: bool = True
+    """False for what another start may see otherwise: the file could not be looked into now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,7 +170,7 @@ class ModelIndex:
             connection.close()
             raise
         self._connection = connection
-        return {row.path: row for row in rows}
+        return {row.path: replace(row, facts="") if NOT_LASTING in row.facts else row for row in rows}
 
 
 def _row_of(stamp: Stamp) -> _Row:

@@ -25,19 +25,22 @@ IDLE_S = 5.0
 """After so long without a file the child is ended."""
 COMMAND = (sys.executable, "-I", "-S", str(Path(__file__).resolve().with_name("old_files_child.py")))
 """Without site-packages: it starts in some 50 ms, and nothing but the standard library is in it."""
-AGAIN = "Copy or download it again."
 
 
 def read_old_header(path: Path) -> Header:
     """Names as `state_dict` or the nested containers give them, joined by dots.
 
-    Raises UnsupportedModel for a file that cannot be read.
+    Raises UnsupportedModel for a file that cannot be read, NotReadNow where that may be this moment's fault.
     """
     answer = _CHILD.ask(path)
     if "problem" in answer:
-        raise UnsupportedModel(path, answer["problem"], hint=AGAIN)
+        raise UnsupportedModel(path, answer["problem"], hint=answer.get("hint", ""))
     tensors = {name: TensorInfo(dtype, tuple(shape)) for name, dtype, shape in answer["tensors"]}
     return Header(tensors=tensors, metadata={}, data_start=0)
+
+
+class NotReadNow(UnsupportedModel):
+    """The file was not read, perhaps for want of processes or time: nothing is known of it that would last."""
 
 
 class Child:
@@ -52,9 +55,10 @@ class Child:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
         self._idle: threading.Timer | None = None
+        self._gave_up = threading.Event()
 
     def ask(self, path: Path) -> dict[str, Any]:
-        """{"tensors": ...} or {"problem": ...}, also where the process did not live to say it."""
+        """{"tensors": ...} or {"problem": ...}, also where its own limits ended the process. Raises NotReadNow."""
         with self._lock:
             if self._idle is not None:
                 self._idle.cancel()
@@ -62,10 +66,13 @@ class Child:
                 line = self._exchange(os.fsencode(path.absolute()).hex())
             except OSError as error:
                 self._end()
-                return {"problem": f"its reader cannot be started ({error})"}
+                raise NotReadNow(path, f"its reader cannot be started ({error})") from error
             if not line.endswith("\n"):
                 self._end()
-                return {"problem": "reading what it holds takes more time or memory than any model needs"}
+                problem = "reading what it holds takes more time or memory than any model needs"
+                if self._gave_up.is_set():  # the machine may have been busy, or asleep
+                    raise NotReadNow(path, problem)
+                return {"problem": problem}
             self._idle = threading.Timer(IDLE_S, self.close)
             self._idle.daemon = True
             self._idle.start()
@@ -92,7 +99,8 @@ class Child:
             )
         process = self._process
         assert process.stdin is not None and process.stdout is not None
-        patience = threading.Timer(self.patience_s, process.kill)
+        patience = threading.Timer(self.patience_s, self._give_up, [process])
+        self._gave_up.clear()
         patience.start()
         try:
             process.stdin.write(f"{line}\n")
@@ -100,6 +108,10 @@ class Child:
             return process.stdout.readline()
         finally:
             patience.cancel()
+
+    def _give_up(self, process: subprocess.Popen[str]) -> None:
+        self._gave_up.set()
+        process.kill()
 
     def _end(self) -> None:
         process, self._process = self._process, None

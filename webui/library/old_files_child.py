@@ -1,7 +1,8 @@
 """The child process that reads the headers of old weight files; see old_files. Imports the standard library alone.
 
 Reads a line per file, its path in hex, and answers with a line of JSON: {"tensors": [[name, type, shape], ...]} or
-{"problem": reason}. Every class and function that a pickle names is replaced by a stand-in that does nothing.
+{"problem": reason, "hint": what to do}. Every class and function that a pickle names is
+replaced by a stand-in that does nothing.
 """
 
 import contextlib
@@ -70,7 +71,7 @@ def _answer(path: str) -> dict[str, Any]:
         return {"problem": str(error)}
     except Exception as error:  # noqa: BLE001 - a pickle can make its reader raise anything; all of it means this
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        return {"problem": f"it is damaged or cut off ({reason})"}
+        return {"problem": f"it is damaged or cut off ({reason})", "hint": "Copy or download it again."}
 
 
 class TooMuch(Exception):
