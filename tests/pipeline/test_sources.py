@@ -73,6 +73,12 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {family: write_folder(root / family, family) for family in FAMILY_IDS}
 
 
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A single file of the original layout, to read from."""
+    return write_original_layout(tmp_path_factory.mktemp("plain") / "plain.safetensors")
+
+
 @pytest.mark.parametrize("family", FAMILY_IDS)
 def test_networks_of_every_layout_equal_those_that_diffusers_loads(
     family: str, folders: dict[str, Path], tmp_path: Path
@@ -122,10 +128,9 @@ def test_weights_of_every_precision_are_converted_to_the_working_one(dtype: str,
         assert torch.equal(weight, stored.to(working))
 
 
-def test_the_plain_weights_are_used_where_a_file_has_averages_too(tmp_path: Path) -> None:
-    plain = part(write_original_layout(tmp_path / "plain.safetensors"), "unet")
+def test_the_plain_weights_are_used_where_a_file_has_averages_too(plain: Path, tmp_path: Path) -> None:
     both = part(write_original_layout(tmp_path / "both.safetensors", ema="both"), "unet")
-    assert same_content(plain, both)
+    assert same_content(part(plain, "unet"), both)
 
 
 def test_the_averages_are_used_where_there_is_nothing_else(tmp_path: Path) -> None:
@@ -135,12 +140,11 @@ def test_the_averages_are_used_where_there_is_nothing_else(tmp_path: Path) -> No
     assert torch.equal(module.get_parameter("conv_in.weight"), stored)
 
 
-def test_pickled_checkpoints_hold_the_same_networks(tmp_path: Path) -> None:
-    path = write_original_layout(tmp_path / "a.safetensors")
+def test_pickled_checkpoints_hold_the_same_networks(plain: Path, tmp_path: Path) -> None:
     old = tmp_path / "b.ckpt"
-    torch.save({"state_dict": load_file(path), "epoch": 3}, old)
+    torch.save({"state_dict": load_file(plain), "epoch": 3}, old)
     for name in ("unet", "vae", "text_encoder"):
-        assert same_content(part(path, name), part(old, name))
+        assert same_content(part(plain, name), part(old, name))
 
 
 def test_a_folder_may_have_shards_half_precision_or_pickles(folders: dict[str, Path], tmp_path: Path) -> None:
@@ -189,11 +193,10 @@ def test_old_names_in_folders_are_understood(folders: dict[str, Path], tmp_path:
         assert same_content(part(target, name), part(folders["sd15"], name))
 
 
-def test_a_text_encoder_from_before_the_word_text_model_is_understood(tmp_path: Path) -> None:
-    path = write_original_layout(tmp_path / "a.safetensors")
-    old = {key.replace("transformer.text_model.", "transformer."): value for key, value in load_file(path).items()}
+def test_a_text_encoder_from_before_the_word_text_model_is_understood(plain: Path, tmp_path: Path) -> None:
+    old = {key.replace("transformer.text_model.", "transformer."): value for key, value in load_file(plain).items()}
     save_file(old, tmp_path / "b.safetensors")
-    assert same_content(part(path, "text_encoder"), part(tmp_path / "b.safetensors", "text_encoder"))
+    assert same_content(part(plain, "text_encoder"), part(tmp_path / "b.safetensors", "text_encoder"))
 
 
 def test_tensors_are_views_of_the_file_and_go_with_it(tmp_path: Path) -> None:
@@ -215,9 +218,8 @@ def mapped_spans(path: Path) -> list[tuple[int, int]]:
     return [(int(start, 16), int(end, 16)) for start, end in (span.split("-") for span in maps)]
 
 
-def test_missing_and_unknown_weights_are_named(tmp_path: Path) -> None:
-    path = write_original_layout(tmp_path / "a.safetensors")
-    tensors = load_file(path)
+def test_missing_and_unknown_weights_are_named(plain: Path, tmp_path: Path) -> None:
+    tensors = load_file(plain)
     tensors["model.diffusion_model.extra.weight"] = tensors.pop("model.diffusion_model.time_embed.2.bias")
     save_file(tensors, tmp_path / "b.safetensors")
     with pytest.raises(UnsupportedModel, match=r"time_embedding.linear_2.bias is missing; extra.weight is unknown"):
@@ -271,13 +273,12 @@ def test_a_file_without_a_vae_is_not_taken_for_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", ["one value", "config", "none"])
-def test_the_same_content_is_found_by_every_byte(change: str, tmp_path: Path) -> None:
-    path = write_original_layout(tmp_path / "a.safetensors")
-    tensors = load_file(path)
+def test_the_same_content_is_found_by_every_byte(change: str, plain: Path, tmp_path: Path) -> None:
+    tensors = load_file(plain)
     if change == "one value":
         tensors["cond_stage_model.transformer.text_model.embeddings.token_embedding.weight"][30_000, 7] += 1
     save_file(tensors, tmp_path / "b.safetensors")
-    one, other = part(path, "text_encoder"), part(tmp_path / "b.safetensors", "text_encoder")
+    one, other = part(plain, "text_encoder"), part(tmp_path / "b.safetensors", "text_encoder")
     if change == "config":
         other.config = {**other.config, "hidden_act": "gelu"}
     assert same_content(one, other) == (change == "none")
