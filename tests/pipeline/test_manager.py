@@ -102,7 +102,7 @@ def test_a_checkpoint_larger_than_the_budget_still_runs_alone(models: Path) -> N
     assert manager.cache.used_bytes == size
 
 
-def test_switching_twenty_times_leaves_nothing_behind(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_switching_fifty_times_leaves_nothing_behind(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(manager_module, "choose_layout", lambda *arguments: torch.contiguous_format)
     manager = manager_of(models, cache_bytes=1)
     round_trip = ("a", "c", "a", "c", "b")
@@ -111,7 +111,7 @@ def test_switching_twenty_times_leaves_nothing_behind(models: Path, monkeypatch:
     gc.collect()
     ghosts: list[weakref.ref[Model]] = []
     tensors, resident = count_tensors(), resident_bytes()
-    for name in round_trip * 4:
+    for name in round_trip * 10:
         ghosts.append(weakref.ref(manager.load(name).unet))
     gc.collect()
     assert {id(network) for ghost in ghosts if (network := ghost()) is not None} == {id(manager.load("b").unet)}
