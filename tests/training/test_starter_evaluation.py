@@ -1,18 +1,21 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
+from PIL import Image
 
 from tests.training.starter_helpers import synthetic_sprites
-from webui.training.starter.compose import Choices
+from webui.training.starter.backgrounds import Plain
+from webui.training.starter.compose import Choices, Layout, PlacedSprite, render
 from webui.training.starter.concepts import CONCEPTS
 from webui.training.starter.evaluate import sharpness
-from webui.training.starter.judge import Judge, clean_layout, judge_pictures, measure_judge, train_judge
+from webui.training.starter.judge import Judge, clean_layout, judge_pictures, look_at, measure_judge, train_judge
 from webui.training.starter.loop import Plan
 from webui.training.starter.prompts import object_prompts, pair_prompts, watched_prompts
 from webui.training.starter.ranks import Ranks
 from webui.training.starter.variants import STYLES, SpriteKey
-from webui.training.starter.vocabulary import COLOURS
+from webui.training.starter.vocabulary import COLOURS, PLACES
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 
@@ -64,8 +67,25 @@ def test_the_judge_learns_what_it_is_shown(tmp_path: Path) -> None:
 def test_a_verdict_names_known_concepts_and_a_style() -> None:
     pictures = np.random.default_rng(0).integers(0, 256, (2, 128, 128, 3)).astype(np.uint8)
     for verdict in judge_pictures(Judge((8, 8)), pictures):
-        assert set(verdict.concepts) <= {concept.name for concept in CONCEPTS}
+        assert verdict.concept in {concept.name for concept in CONCEPTS}
         assert verdict.style in STYLES
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_look_at_a_place_shows_the_whole_object_there(place: str) -> None:
+    red, blue = SpriteKey(concept="dog", style="3d"), SpriteKey(concept="cat", style="3d")
+    sprites = {red: Image.new("RGBA", (40, 40), (255, 0, 0)), blue: Image.new("RGBA", (40, 40), (0, 0, 255))}
+    other = {"on the left": "on the right", "on the right": "on the left"}
+    other |= {"at the top": "at the bottom", "at the bottom": "at the top"}
+    objects = (
+        PlacedSprite(red, PLACES[place], 0.44, place),
+        PlacedSprite(blue, PLACES[other[place]], 0.44, other[place]),
+    )
+    picture = render(Layout(objects, Plain("white", COLOURS["white"])), sprites, 192, 192)
+    part = look_at(picture, place)
+    assert part.shape == (96, 96, 3)
+    assert (part == (255, 0, 0)).all(axis=-1).sum() == (picture == (255, 0, 0)).all(axis=-1).sum()
+    assert (part == (0, 0, 255)).all(axis=-1).mean() < 0.1
 
 
 def test_a_sharp_edge_is_sharper_than_a_soft_one() -> None:

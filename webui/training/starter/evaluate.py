@@ -18,10 +18,10 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from webui.training.starter.backgrounds import Pixels
 from webui.training.starter.diffusion import Denoiser, PredictionType
-from webui.training.starter.judge import Judge, judge_pictures
+from webui.training.starter.judge import Judge, judge_pairs, judge_pictures
 from webui.training.starter.latents import Affine
 from webui.training.starter.networks import LATENT_FACTOR, SCALING_FACTOR
-from webui.training.starter.prompts import Prompt, object_prompts, pair_prompts
+from webui.training.starter.prompts import PAIR_PLACES, Prompt, object_prompts, pair_prompts
 from webui.training.starter.sampling import sample
 from webui.training.starter.tokenizer import encode, load_tokenizer
 from webui.training.starter.vae import load_photos, mean_psnr, reconstruct
@@ -98,18 +98,14 @@ def evaluate(exported: Exported, judge: Judge, *, sheets: Path, guidance_scale: 
     write_sheet(np.stack([plain[:16], negative[:16]], axis=1).reshape(-1, *plain.shape[1:]), sheets / "negative.png")
     sharper = [sharpness(after) > sharpness(before) for before, after in zip(plain, negative, strict=True)]
     verdicts = judge_pictures(judge, pictures)
-    pair_verdicts = judge_pictures(judge, paired)
+    seen_pairs = judge_pairs(judge, paired, PAIR_PLACES)
     return {
-        "object": _share(
-            [prompt.concepts[0] == seen.concepts[0] for prompt, seen in zip(objects, verdicts, strict=True)]
-        ),
+        "object": _share([prompt.concepts[0] == seen.concept for prompt, seen in zip(objects, verdicts, strict=True)]),
         "background": _share(
             [prompt.colour == border_colour(picture) for prompt, picture in zip(objects, pictures, strict=True)]
         ),
         "style": _share([prompt.style == seen.style for prompt, seen in zip(objects, verdicts, strict=True)]),
-        "two objects": _share(
-            [set(prompt.concepts) == set(seen.concepts) for prompt, seen in zip(pairs, pair_verdicts, strict=True)]
-        ),
+        "two objects": _share([set(prompt.concepts) == seen for prompt, seen in zip(pairs, seen_pairs, strict=True)]),
         "sharper with a negative prompt": _share(sharper),
     }
 

@@ -1,7 +1,8 @@
 """A small classifier that says which objects a picture shows and in which style; it only ever measures.
 
 It learns from compositions drawn apart from those the model learns from, some of them slightly blurred, since the
-pictures it will judge are. What it is worth is measured on clean compositions that nobody has trained on.
+pictures it will judge are. Of two objects it is shown one after the other. What it is worth is measured on clean
+compositions that nobody has trained on.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,6 +26,7 @@ from webui.training.starter.networks import NATIVE_SIZE
 from webui.training.starter.ranks import Ranks
 from webui.training.starter.vae import to_tensor
 from webui.training.starter.variants import STYLES
+from webui.training.starter.vocabulary import PLACES
 
 JUDGE_SIZE = 64
 BLUR_SHARE, BLUR_PX = 0.5, 1.5
@@ -35,9 +37,9 @@ CONCEPT_NAMES = tuple(concept.name for concept in CONCEPTS)
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`concepts` are the two likeliest, best first."""
+    """What the picture, or the part of it that was looked at, seems to show."""
 
-    concepts: tuple[str, str]
+    concept: str
     style: str
 
 
@@ -83,15 +85,21 @@ def train_judge(
     def batch_of(step: int) -> tuple[Tensor, Tensor, Tensor]:
         rng = np.random.default_rng([TRAINING_SEED, step, ranks.index])
         layouts = [clean_layout(rng, choices) for _ in range(PICTURES_PER_STEP // ranks.count)]
-        pictures = np.stack([_shrink(_maybe_blurred(render(layout, sprites, *_CANVAS), rng)) for layout in layouts])
-        return to_tensor(pictures), *_targets(layouts)
+        shown = [layout.objects[int(rng.integers(len(layout.objects)))] for layout in layouts]
+        pictures = []
+        for layout, placed in zip(layouts, shown, strict=True):
+            picture = _maybe_blurred(render(layout, sprites, *_CANVAS), rng)
+            pictures.append(_shrink(look_at(picture, placed.place) if layout.relation else picture))
+        concepts = torch.tensor([CONCEPT_NAMES.index(placed.sprite.concept) for placed in shown])
+        styles = torch.tensor([STYLES.index(placed.sprite.style) for placed in shown])
+        return to_tensor(np.stack(pictures)), concepts, styles
 
     feed = Feed(batch_of, last=plan.num_steps, num_workers=ranks.num_workers)
 
     def loss_of(step: int) -> Tensor:
-        pixels, named, style = (tensor.to(ranks.device) for tensor in feed(step))
+        pixels, concept, style = (tensor.to(ranks.device) for tensor in feed(step))
         concepts, styles = judge(pixels)
-        return functional.cross_entropy(concepts, named) + 0.5 * functional.cross_entropy(styles, style)
+        return functional.cross_entropy(concepts, concept) + 0.5 * functional.cross_entropy(styles, style)
 
     judge.to(ranks.device)
     optimizer = muon_for(judge, learning_rate=plan.learning_rate, plain=("conv_in", "_out"), ranks=ranks)
@@ -105,27 +113,43 @@ def judge_pictures(judge: Judge, pictures: Pixels) -> list[Verdict]:
     """One verdict per picture, uint8 (B, H, W, 3)."""
     device = judge.conv_in.weight.device
     concepts, styles = judge(to_tensor(np.stack([_shrink(picture) for picture in pictures])).to(device))
-    best = concepts.topk(2, dim=1).indices.tolist()
-    return [
-        Verdict((CONCEPT_NAMES[first], CONCEPT_NAMES[second]), STYLES[style])
-        for (first, second), style in zip(best, styles.argmax(dim=1).tolist(), strict=True)
-    ]
+    best = zip(concepts.argmax(dim=1).tolist(), styles.argmax(dim=1).tolist(), strict=True)
+    return [Verdict(CONCEPT_NAMES[concept], STYLES[style]) for concept, style in best]
+
+
+def judge_pairs(judge: Judge, pictures: Pixels, places: tuple[str, str]) -> list[set[str]]:
+    """The concepts seen at the two places of each picture."""
+    at_each = [judge_pictures(judge, np.stack([look_at(picture, place) for picture in pictures])) for place in places]
+    return [{first.concept, second.concept} for first, second in zip(*at_each, strict=True)]
+
+
+def look_at(picture: Pixels, place: str) -> Pixels:
+    """The part of `picture` (H, W, 3) that an object at `place` fills when it is one of two: half as wide and high."""
+    height, width = picture.shape[:2]
+    left, top = (
+        round(max(0.0, share - 0.25) * side) for share, side in zip(PLACES[place], (width, height), strict=True)
+    )
+    return picture[top : top + height // 2, left : left + width // 2]
 
 
 def measure_judge(judge: Judge, sprites: Sprites, *, count: int) -> dict[str, float]:
     """Shares of `count` unseen compositions judged rightly: one object, both of two objects, the style."""
     choices = Choices.of(sprites)
-    rngs = [np.random.default_rng([TEST_SEED, index]) for index in range(count)]
-    layouts = [clean_layout(rng, choices) for rng in rngs]
-    verdicts = judge_pictures(judge, np.stack([render(layout, sprites, *_CANVAS) for layout in layouts]))
-    right = [
-        _names(layout) == set(seen.concepts[: len(layout.objects)])
-        for layout, seen in zip(layouts, verdicts, strict=True)
-    ]
-    styles = [layout.objects[0].sprite.style == seen.style for layout, seen in zip(layouts, verdicts, strict=True)]
-    pairs = [hit for hit, layout in zip(right, layouts, strict=True) if len(layout.objects) == 2]
-    singles = [hit for hit, layout in zip(right, layouts, strict=True) if len(layout.objects) == 1]
-    return {"object": float(np.mean(singles)), "two objects": float(np.mean(pairs)), "style": float(np.mean(styles))}
+    layouts = [clean_layout(np.random.default_rng([TEST_SEED, index]), choices) for index in range(count)]
+    singles = [layout for layout in layouts if not layout.relation]
+    verdicts = judge_pictures(judge, np.stack([render(layout, sprites, *_CANVAS) for layout in singles]))
+    shown = [layout.objects[0].sprite for layout in singles]
+    both = []
+    for layout in layouts:
+        if layout.relation:
+            first, second = layout.objects
+            (seen,) = judge_pairs(judge, render(layout, sprites, *_CANVAS)[None], (first.place, second.place))
+            both.append(seen == _names(layout))
+    return {
+        "object": _share([one.concept == seen.concept for one, seen in zip(shown, verdicts, strict=True)]),
+        "two objects": _share(both),
+        "style": _share([one.style == seen.style for one, seen in zip(shown, verdicts, strict=True)]),
+    }
 
 
 def clean_layout(rng: np.random.Generator, choices: Choices) -> Layout:
@@ -143,12 +167,8 @@ def _names(layout: Layout) -> set[str]:
     return {placed.sprite.concept for placed in layout.objects}
 
 
-def _targets(layouts: list[Layout]) -> tuple[Tensor, Tensor]:
-    named = torch.zeros(len(layouts), len(CONCEPT_NAMES))
-    for row, layout in enumerate(layouts):
-        for name in _names(layout):
-            named[row, CONCEPT_NAMES.index(name)] = 1 / len(layout.objects)
-    return named, torch.tensor([STYLES.index(layout.objects[0].sprite.style) for layout in layouts])
+def _share(hits: list[bool]) -> float:
+    return float(np.mean(hits))
 
 
 def _maybe_blurred(picture: Pixels, rng: np.random.Generator) -> Pixels:

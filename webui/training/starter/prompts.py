@@ -13,6 +13,7 @@ from webui.training.starter.variants import STYLES, TONE_CODES
 from webui.training.starter.vocabulary import COLOURS, STYLE_WORDS
 
 NUM_OBJECT_PROMPTS, NUM_PAIR_PROMPTS = 200, 50
+PAIR_PLACES = ("on the left", "on the right")
 OBJECT_SEED, PAIR_SEED, WATCHED_SEED = 50_000, 60_000, 70_000
 WATCHED_SCENES = (
     "a woman with red hair at the beach, 3d icon",
@@ -49,7 +50,7 @@ def pair_prompts() -> tuple[Prompt, ...]:
     for index in range(NUM_PAIR_PROMPTS):
         first, second = (CONCEPTS[row].name for row in rng.permutation(len(CONCEPTS))[:2])
         colour, style = list(COLOURS)[index % len(COLOURS)], STYLES[index % len(STYLES)]
-        nouns = f"{with_article(first)} on the left and {with_article(second)} on the right"
+        nouns = f"{with_article(first)} {PAIR_PLACES[0]} and {with_article(second)} {PAIR_PLACES[1]}"
         text = f"{nouns}, {colour} background, {STYLE_WORDS[style][0]}"
         prompts.append(Prompt(text=text, concepts=(first, second), colour=colour, style=style, seed=PAIR_SEED + index))
     return tuple(prompts)

@@ -284,7 +284,7 @@ def _look(work: WorkDir, options: argparse.Namespace, denoiser: Denoiser, step: 
     write_sheet(pictures, work.root / f"sheet-{step:06}.png")
     if work.judge_state.exists():
         seen = zip(prompts, judge_pictures(work.judge(), pictures), strict=True)
-        hits = [verdict.concepts[0] in prompt.concepts for prompt, verdict in seen if prompt.concepts]
+        hits = [verdict.concept in prompt.concepts for prompt, verdict in seen if prompt.concepts]
         print(f"{time.strftime('%H:%M:%S')} step {step}: {sum(hits)} of {len(hits)} watched objects", flush=True)
 
 
