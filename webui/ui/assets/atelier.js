@@ -16,6 +16,19 @@ const atelier = (() => {
     node.append(...children.filter((child) => child != null));
     return node;
   };
+  /* The rows of `list` for `jobs`, in their order. Rows of `known` jobs are kept, so that a click that begins on a button
+     also ends on it. */
+  const keepRows = (list, known, jobs, makeRow, draw) => {
+    const rows = new Map();
+    for (const job of jobs) {
+      const row = known.get(job.id) || makeRow(job);
+      draw(row, job);
+      rows.set(job.id, row);
+    }
+    const order = [...rows.values()].map((row) => row.node);
+    if (order.length !== list.children.length || order.some((node, at) => list.children[at] !== node)) list.replaceChildren(...order);
+    return rows;
+  };
   const byId = (id) => document.getElementById(id);
   const visible = (node) => !!node && node.isConnected && node.offsetParent !== null;
   const currentTask = () => Object.keys(panels).find((task) => visible(panels[task].box)) || null;
@@ -401,6 +414,6 @@ const atelier = (() => {
     const picture = shownPicture(panels[task]);
     return picture && { job: panels[task].shown.id, index: picture.index };
   };
-  return { results, queue, chips, problems, act, remember, shownSeed, openTab, ready, toggleTheme, poll, make, byId, visible, currentTask, shownIn };
+  return { results, queue, chips, problems, act, remember, shownSeed, openTab, ready, toggleTheme, poll, make, keepRows, byId, visible, currentTask, shownIn };
 })();
 window.atelier = atelier;

@@ -1,7 +1,7 @@
 /* The box that gets models: asks our own server to fetch something and shows how far it is. Texts go in by textContent. */
 "use strict";
 const atelierDownloads = (() => {
-  const { make, byId, visible } = atelier;
+  const { make, keepRows, byId, visible } = atelier;
   const FAST_MS = 500, SLOW_MS = 4000;
   const ACTIVE = ["queued", "running"];
   let parts = null, timer = 0, known = new Map();
@@ -77,20 +77,11 @@ const atelierDownloads = (() => {
     } catch { active = true; } // the page itself says that the connection is lost
     if (active || visible(parts.box)) timer = setTimeout(poll, active && visible(parts.box) ? FAST_MS : SLOW_MS);
   }
-  /* Rows are kept, so that a click that begins on a button also ends on it. */
   function show({ enabled, downloads }) {
     parts.box.classList.toggle("at-get-off", !enabled);
     for (const control of parts.box.querySelectorAll("input, select, button")) if (!control.closest(".at-downloads")) control.disabled = !enabled;
     if (!enabled) tell("Getting models is switched off on this server.");
-    const rows = new Map();
-    for (const job of downloads) {
-      const row = known.get(job.id) || makeRow(job);
-      draw(row, job);
-      rows.set(job.id, row);
-    }
-    const order = [...rows.values()].map((row) => row.node);
-    if (order.length !== parts.list.children.length || order.some((node, at) => parts.list.children[at] !== node)) parts.list.replaceChildren(...order);
-    known = rows;
+    known = keepRows(parts.list, known, downloads, makeRow, draw);
     return downloads.some((job) => ACTIVE.includes(job.state));
   }
   function makeRow(job) {

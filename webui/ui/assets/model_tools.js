@@ -2,7 +2,7 @@
    textContent. */
 "use strict";
 const atelierTools = (() => {
-  const { make, byId, visible } = atelier;
+  const { make, keepRows, byId, visible } = atelier;
   const FAST_MS = 500, SLOW_MS = 4000;
   const ACTIVE = ["queued", "running"];
   const MODELS = ["checkpoint", "adapter", "vae"];
@@ -161,17 +161,8 @@ const atelierTools = (() => {
     if (!enabled) parts.told.textContent = "Making models is switched off on this server.";
     return showJobs(tools);
   }
-  /* Rows are kept, so that a click that begins on a button also ends on it. */
   function showJobs(jobs) {
-    const rows = new Map();
-    for (const job of jobs) {
-      const row = known.get(job.id) || makeRow(job);
-      draw(row, job);
-      rows.set(job.id, row);
-    }
-    const order = [...rows.values()].map((row) => row.node);
-    if (order.length !== parts.list.children.length || order.some((node, at) => parts.list.children[at] !== node)) parts.list.replaceChildren(...order);
-    known = rows;
+    known = keepRows(parts.list, known, jobs, makeRow, draw);
     return jobs.some((job) => ACTIVE.includes(job.state));
   }
   function makeRow(job) {
