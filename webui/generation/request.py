@@ -1,7 +1,7 @@
 """A generation request: a value that says everything about the pictures to make.
 
-The task is the type of `init`: None is txt2img, Img2Img and Inpaint carry what they need. A request that exists is
-valid; validation happens when it is built and names the field.
+The task is the type of `init`: None is txt2img; Img2Img, Inpaint and Extras carry what they need. A request that
+exists is valid; validation happens when it is built and names the field.
 """
 
 from dataclasses import dataclass, field
@@ -10,6 +10,7 @@ from typing import Literal, get_args
 from PIL import Image
 
 from webui.errors import InvalidRequest
+from webui.generation.postprocess import PostprocessStep
 from webui.images.geometry import ResizeMode
 from webui.images.metadata import ImageFormat
 from webui.library.catalog import AUTOMATIC_VAE
@@ -110,6 +111,13 @@ class Inpaint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Extras:
+    """A finished picture, RGB: nothing is generated, it only goes through the request's postprocess steps."""
+
+    image: Image.Image
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationRequest:
     """Everything about `num_batches * batch_size` pictures. `seed` None is drawn when the job is submitted."""
 
@@ -124,10 +132,12 @@ class GenerationRequest:
     clip_skip: int = 0
     """Text encoder layers left out at the end; the field's "Clip skip 2" is 1 here."""
     sampling: Sampling = field(default_factory=Sampling)
-    init: Img2Img | Inpaint | None = None
+    init: Img2Img | Inpaint | Extras | None = None
     vae: str = AUTOMATIC_VAE
     """`library.catalog.AUTOMATIC_VAE`, `OWN_VAE`, or the name of a file."""
     image_format: ImageFormat = "png"
+    postprocess: tuple[PostprocessStep, ...] = ()
+    """In this order, before a picture is saved. Their parameters are checked where the extensions are known."""
 
     def __post_init__(self) -> None:
         for name, value in (("width", self.width), ("height", self.height)):

@@ -1,0 +1,1 @@
+"""The face stays the person's own after the body was changed."""

@@ -1,0 +1,160 @@
+"""Everything an extension can do, on one page. Import from here and from nowhere else in the program.
+
+An extension is a folder with `extension.toml` and a package whose `__init__.py` has functions of these names, marked
+`@hookimpl`. Each gets the arguments it names, as pluggy does it. docs/extensions.md explains them with an example.
+"""
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pluggy
+from fastapi import APIRouter
+from pydantic import BaseModel
+
+from webui.errors import InvalidRequest, UnreadableImage, WebUIError
+from webui.generation.postprocess import (
+    Badge,
+    Moment,
+    Picture,
+    PostprocessContext,
+    Postprocessor,
+    PostprocessStep,
+    Processed,
+    Redraw,
+    Stage,
+)
+from webui.generation.request import Extras, GenerationRequest
+from webui.images.reading import flatten, open_image
+from webui.jobs.cancel import CancelToken
+from webui.settings import Settings
+
+__all__ = [
+    "Badge",
+    "CancelToken",
+    "Command",
+    "CommandContext",
+    "ExtensionContext",
+    "Extras",
+    "GenerationRequest",
+    "Hooks",
+    "InvalidRequest",
+    "Moment",
+    "Picture",
+    "PostprocessContext",
+    "PostprocessStep",
+    "Postprocessor",
+    "Processed",
+    "Redraw",
+    "Settings",
+    "Stage",
+    "Tab",
+    "UnreadableImage",
+    "WebUIError",
+    "flatten",
+    "hookimpl",
+    "hookspec",
+    "open_image",
+]
+
+PROJECT = "atelier"
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExtensionContext:
+    """What an extension is told about its surroundings."""
+
+    id: str
+    folder: Path
+    """Where extension.toml lies; read only."""
+    data_dir: Path
+    """The extension's own folder to write to; made on first use."""
+    models_dirs: tuple[Path, ...]
+    """The user's `models` folder first; look for files in `models_dirs[i] / "face"` and the like."""
+    settings: Callable[[], Any]
+    """The present values of its settings model; None without one."""
+    max_image_pixels: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tab:
+    """A tab of the page. `build` is called inside a Gradio tab and makes its components."""
+
+    id: str
+    label: str
+    build: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandContext:
+    """What a command may use."""
+
+    settings: Settings
+    process: Callable[[GenerationRequest], Sequence[Processed]]
+    """Runs the request's pictures through the engine and its postprocessors, saves nothing. Loads torch if needed.
+
+    Several postprocessors' fields, notes and details are joined, in their order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """`launch.py NAME ...`; `run` returns the exit status and may raise WebUIError."""
+
+    name: str
+    summary: str
+    add_options: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace, CommandContext], int]
+
+
+class Hooks:
+    """The hooks. All are optional. What raises, or takes too long, is named on the Extensions page and switched off."""
+
+    @hookspec
+    def load(self, context: ExtensionContext) -> None:
+        """Once, right after the import and before all others. Be quick: the page waits for it."""
+
+    @hookspec
+    def settings_model(self) -> type[BaseModel]:
+        """Frozen model with a default for every field; drawn on the Extensions page, kept between runs."""
+        raise NotImplementedError
+
+    @hookspec
+    def postprocessors(self) -> Sequence[Postprocessor]:
+        """Steps that a finished picture can go through, each with its own section under the pictures' settings."""
+        raise NotImplementedError
+
+    @hookspec
+    def tabs(self) -> Sequence[Tab]:
+        """Tabs of the page's own row, behind the built-in ones."""
+        raise NotImplementedError
+
+    @hookspec
+    def routes(self) -> APIRouter:
+        """Routes, served beneath `/extensions/ID/` behind the same guard (login, same origin) as all others."""
+        raise NotImplementedError
+
+    @hookspec
+    def commands(self) -> Sequence[Command]:
+        """Commands of `launch.py`. A name that is taken is refused."""
+        raise NotImplementedError
+
+    @hookspec
+    def before_stage(self, moment: Moment) -> str | None:
+        """Before each stage of a generation, on the worker's thread. A returned text is told to the user."""
+
+    @hookspec
+    def after_stage(self, moment: Moment, result: Any) -> Any:
+        """After each stage; what is returned, unless None, takes the place of `result`.
+
+        "encode": None. "denoise": clean latents (B, C, height / 8, width / 8), a torch tensor. "decode": list of B
+        RGB pictures. "postprocess": the RGB picture. "save": None; `moment.path` is the file.
+        """
+
+    @hookspec
+    def unload(self) -> None:
+        """When the program ends or the extension is switched off."""

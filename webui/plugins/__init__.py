@@ -1,0 +1,1 @@
+"""Finds, loads and isolates extensions; whatever they do, the program goes on."""
