@@ -154,15 +154,20 @@ def _generate(options: argparse.Namespace) -> None:
         print(json.dumps({"path": ready.path, "seed": ready.seed}) if options.json else ready.path)
 
 
-BENCHMARKS = MappingProxyType({"pictures": "against_diffusers.py", "models": "models.py"})
+BENCHMARKS = MappingProxyType({"pictures": "against_diffusers.py", "models": "models.py", "faces": "faces.py"})
 
 
 def _bench_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "what", nargs="?", choices=tuple(BENCHMARKS), default="pictures", help="pictures, or loading and adapters"
+        "what",
+        nargs="?",
+        choices=tuple(BENCHMARKS),
+        default="pictures",
+        help="pictures, loading and adapters, or faces",
     )
     command.add_argument("--case", default="all", help="of pictures: starter, sd15 or all (all)")
     command.add_argument("--rounds", type=int, default=3, help="how often each is timed (3)")
+    command.add_argument("--out", type=Path, help="of faces: folder for its pictures (none are written)")
     command.set_defaults(run=_bench)
 
 
@@ -171,6 +176,7 @@ def _bench(options: argparse.Namespace) -> None:
     if not benchmarks.is_dir():
         raise WebUIError("The benchmarks are not part of an installed package.", hint="Run them from the checkout.")
     arguments = ["--rounds", str(options.rounds), *(["--case", options.case] if options.what == "pictures" else [])]
+    arguments += ["--out", str(options.out)] if options.what == "faces" and options.out else []
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, str(benchmarks / BENCHMARKS[options.what]), *arguments])
 
@@ -201,6 +207,6 @@ _COMMANDS = MappingProxyType(
         "generate": ("make pictures without a browser", _generate_options),
         "inspect": ("say what a model file is, as JSON", _inspect_options),
         "models": ("get, list, convert and merge models", _models_options),
-        "bench": ("measure speed side by side with diffusers and peft", _bench_options),
+        "bench": ("measure speed side by side with diffusers and peft, or how faces come out", _bench_options),
     }
 )
