@@ -47,13 +47,14 @@ class Canvas:
 
 
 def prepare_canvas(request: GenerationRequest) -> Canvas | None:
-    """None for txt2img."""
-    if request.init is None:
-        return None
-    if isinstance(request.init, Img2Img):
-        init = request.init
-        return Canvas(image=resize(init.image, request.width, request.height, init.resize_mode))
-    return _inpaint_canvas(request, request.init)
+    """None where no picture goes into the model: for txt2img and Extras."""
+    match request.init:
+        case Img2Img() as init:
+            return Canvas(image=resize(init.image, request.width, request.height, init.resize_mode))
+        case Inpaint() as init:
+            return _inpaint_canvas(request, init)
+        case _:
+            return None
 
 
 def _inpaint_canvas(request: GenerationRequest, init: Inpaint) -> Canvas:

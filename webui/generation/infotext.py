@@ -12,7 +12,7 @@ from typing import Any
 import webui
 from webui.errors import InvalidRequest
 from webui.generation.parameters import Parameters, parameters_of, parse_parameters
-from webui.generation.request import GenerationRequest, Inpaint
+from webui.generation.request import GenerationRequest, Img2Img, Inpaint
 from webui.images.infotext import Infotext, format_infotext, parse_infotext
 from webui.images.metadata import ImageMetadata
 from webui.library.catalog import AUTOMATIC_VAE
@@ -57,7 +57,7 @@ def _infotext_of(
     }
     if request.vae != AUTOMATIC_VAE:
         fields["VAE"] = request.vae
-    if request.init is not None:
+    if isinstance(request.init, Img2Img | Inpaint):
         fields["Denoising strength"] = f"{request.init.strength:g}"
         fields["Resize mode"] = RESIZE_WORDS[request.init.resize_mode]
     if request.clip_skip:

@@ -9,8 +9,10 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from webui.errors import InvalidRequest
+from webui.generation.postprocess import PostprocessStep
 from webui.generation.request import (
     DEFAULT_IMAGE_GUIDANCE_SCALE,
+    Extras,
     GenerationRequest,
     Img2Img,
     Inpaint,
@@ -46,7 +48,7 @@ class Parameters(BaseModel):
     image_guidance_scale: float = DEFAULT_IMAGE_GUIDANCE_SCALE
     eta: float | None = None
     image_format: ImageFormat = "png"
-    task: Literal["txt2img", "img2img", "inpaint"] = "txt2img"
+    task: Literal["txt2img", "img2img", "inpaint", "extras"] = "txt2img"
     strength: float = 0.75
     resize_mode: ResizeMode = "stretch"
     mask_blur_px: int = 4
@@ -54,6 +56,7 @@ class Parameters(BaseModel):
     mask_area: MaskArea = "whole"
     mask_padding_px: int = 32
     mask_content: MaskedContent = "original"
+    postprocess: tuple[PostprocessStep, ...] = ()
 
 
 def parse_parameters(values: dict[str, Any]) -> Parameters:
@@ -91,16 +94,19 @@ def build_request(
         ),
         init=_build_init(parameters, image, mask),
         image_format=parameters.image_format,
+        postprocess=parameters.postprocess,
     )
 
 
 def _build_init(
     parameters: Parameters, image: Image.Image | None, mask: Image.Image | None
-) -> Img2Img | Inpaint | None:
+) -> Img2Img | Inpaint | Extras | None:
     if parameters.task == "txt2img":
         return None
     if image is None:
         raise InvalidRequest("image", "There is no picture to start from.", hint="Open, drop or paste one.")
+    if parameters.task == "extras":
+        return Extras(image=image)
     if parameters.task == "img2img":
         return Img2Img(image=image, strength=parameters.strength, resize_mode=parameters.resize_mode)
     if mask is None:
@@ -118,19 +124,6 @@ def _build_init(
 
 def parameters_of(request: GenerationRequest) -> Parameters:
     """The inverse of `build_request`."""
-    init = request.init
-    task_values: dict[str, Any] = {"task": "txt2img"}
-    if init is not None:
-        task_values = {"task": "img2img", "strength": init.strength, "resize_mode": init.resize_mode}
-    if isinstance(init, Inpaint):
-        task_values |= {
-            "task": "inpaint",
-            "mask_blur_px": init.mask.blur_px,
-            "mask_inverted": init.mask.inverted,
-            "mask_area": init.mask.area,
-            "mask_padding_px": init.mask.padding_px,
-            "mask_content": init.mask.content,
-        }
     sampling = request.sampling
     return Parameters(
         checkpoint=request.checkpoint,
@@ -150,5 +143,24 @@ def parameters_of(request: GenerationRequest) -> Parameters:
         image_guidance_scale=sampling.image_guidance_scale,
         eta=sampling.eta,
         image_format=request.image_format,
-        **task_values,
+        postprocess=request.postprocess,
+        **_task_values(request.init),
     )
+
+
+def _task_values(init: Img2Img | Inpaint | Extras | None) -> dict[str, Any]:
+    if init is None:
+        return {"task": "txt2img"}
+    if isinstance(init, Extras):
+        return {"task": "extras"}
+    values = {"task": "img2img", "strength": init.strength, "resize_mode": init.resize_mode}
+    if isinstance(init, Img2Img):
+        return values
+    return values | {
+        "task": "inpaint",
+        "mask_blur_px": init.mask.blur_px,
+        "mask_inverted": init.mask.inverted,
+        "mask_area": init.mask.area,
+        "mask_padding_px": init.mask.padding_px,
+        "mask_content": init.mask.content,
+    }

@@ -11,7 +11,7 @@ from torch import Tensor
 from webui.generation.canvas import Canvas, prepare_canvas
 from webui.generation.events import ImageReady, Note, StepPreview
 from webui.generation.infotext import metadata_of
-from webui.generation.request import MAX_SEED, GenerationRequest, Img2Img
+from webui.generation.request import MAX_SEED, Extras, GenerationRequest, Img2Img, Inpaint
 from webui.images.metadata import encode_image
 from webui.images.store import ImageStore
 from webui.jobs.cancel import CancelToken, ImageSkipped
@@ -113,6 +113,12 @@ def seed_of(request: GenerationRequest, index: int) -> int:
     return (request.seed + index) % (MAX_SEED + 1)
 
 
+def _painted(request: GenerationRequest) -> Img2Img | Inpaint | None:
+    if isinstance(request.init, Extras):
+        raise ValueError("Extras do not go through a model.")
+    return request.init
+
+
 class _Run:
     """One request on one model: what is the same for all its pictures, and the way through the steps."""
 
@@ -133,6 +139,7 @@ class _Run:
         self._report = report
         self._cancel = cancel
         self._sampler = find_sampler(request.sampling.sampler)
+        self._init = _painted(request)
         self._canvas = prepare_canvas(request)
         self._sigmas = self._plan()
         region = None if self._canvas is None else self._canvas.latent_region()
@@ -160,7 +167,7 @@ class _Run:
         self._progress.starts(done=indices[0])
         try:
             self._cancel.check()
-            if self._canvas is not None and self._request.init is not None and self._request.init.strength == 0:
+            if self._canvas is not None and self._init is not None and self._init.strength == 0:
                 images = [self._canvas.original or self._canvas.image] * len(indices)
             else:
                 images = self._generate(indices)
@@ -222,11 +229,11 @@ class _Run:
 
     def _masked(self, canvas: Canvas, original: Tensor, noise: NoiseSource) -> tuple[Tensor, LatentBlend | None]:
         """What to start from instead of nothing, and what holds the rest of the picture still."""
-        if canvas.latent_mask is None or self._request.init is None or isinstance(self._request.init, Img2Img):
+        if canvas.latent_mask is None or not isinstance(self._init, Inpaint):
             return original, None
         mask = torch.from_numpy(canvas.latent_mask).to(original.device)
         start = original
-        match self._request.init.mask.content:
+        match self._init.mask.content:
             case "latent noise":
                 start = original * (1 - mask) + noise() * mask
             case "latent nothing":
@@ -235,9 +242,8 @@ class _Run:
 
     def _share_of_start(self) -> float:
         """0 where a model that edits pictures is asked to make all anew: it sees the picture all the same."""
-        init = self._request.init
         edits = self._model.inputs.picture_channels == "edit"
-        return 0.0 if edits and init is not None and init.strength == 1 else 1.0
+        return 0.0 if edits and self._init is not None and self._init.strength == 1 else 1.0
 
     def _plan(self) -> Sigmas:
         sampling = self._request.sampling
@@ -246,7 +252,7 @@ class _Run:
         if function is None:
             raise ValueError(f"Sampler {self._sampler.label} has no schedule of its own.")
         sigmas = function(sampling.num_inference_steps, self._model.levels)
-        return sigmas if self._request.init is None else img2img_sigmas(sigmas, self._request.init.strength)
+        return sigmas if self._init is None else img2img_sigmas(sigmas, self._init.strength)
 
     def _num_calls(self) -> int:
         num_steps = len(self._sigmas) - 1
