@@ -1,17 +1,17 @@
 """Everything an extension can do, on one page. Import from here and from nowhere else in the program.
 
 An extension is a folder with `extension.toml` and a package whose `__init__.py` has functions of these names, marked
-`@hookimpl`. Each gets the arguments it names, as pluggy does it. docs/extensions.md explains them with an example.
+`@hookimpl`. Each gets those of the arguments that it names, as pluggy does it. docs/extensions.md explains them with
+an example.
 """
 
 import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pluggy
-from fastapi import APIRouter
 from pydantic import BaseModel
 
 from webui.errors import InvalidRequest, UnreadableImage, WebUIError
@@ -30,6 +30,9 @@ from webui.generation.request import Extras, GenerationRequest
 from webui.images.reading import flatten, open_image
 from webui.jobs.cancel import CancelToken
 from webui.settings import Settings
+
+if TYPE_CHECKING:
+    from fastapi import APIRouter  # which takes half a second to import, and the command line has no use for it
 
 __all__ = [
     "Badge",
@@ -73,7 +76,7 @@ class ExtensionContext:
     folder: Path
     """Where extension.toml lies; read only."""
     data_dir: Path
-    """The extension's own folder to write to; made on first use."""
+    """The extension's own folder to write to; make it when you need it."""
     models_dirs: tuple[Path, ...]
     """The user's `models` folder first; look for files in `models_dirs[i] / "face"` and the like."""
     settings: Callable[[], Any]
@@ -103,20 +106,22 @@ class CommandContext:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """`launch.py NAME ...`; `run` returns the exit status and may raise WebUIError."""
+    """`launch.py NAME ...`; `run` returns the exit status and may raise WebUIError.
+
+    `name` stands in extension.toml, under `[commands]`, with one line that says what it does: so that help need not
+    import any extension.
+    """
 
     name: str
-    summary: str
     add_options: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace, CommandContext], int]
 
 
 class Hooks:
-    """The hooks. All are optional. What raises, or takes too long, is named on the Extensions page and switched off."""
+    """The hooks. All are optional. What raises or takes too long is named on the Extensions page and switched off.
 
-    @hookspec
-    def load(self, context: ExtensionContext) -> None:
-        """Once, right after the import and before all others. Be quick: the page waits for it."""
+    `context` is the same value in every call, so `functools.cache` on a function of it makes a thing once.
+    """
 
     @hookspec
     def settings_model(self) -> type[BaseModel]:
@@ -124,37 +129,42 @@ class Hooks:
         raise NotImplementedError
 
     @hookspec
-    def postprocessors(self) -> Sequence[Postprocessor]:
+    def load(self, context: ExtensionContext) -> None:
+        """Once, after the import and `settings_model`, before all others. Be quick: the page waits for it."""
+
+    @hookspec
+    def postprocessors(self, context: ExtensionContext) -> Sequence[Postprocessor]:
         """Steps that a finished picture can go through, each with its own section under the pictures' settings."""
         raise NotImplementedError
 
     @hookspec
-    def tabs(self) -> Sequence[Tab]:
+    def tabs(self, context: ExtensionContext) -> Sequence[Tab]:
         """Tabs of the page's own row, behind the built-in ones."""
         raise NotImplementedError
 
     @hookspec
-    def routes(self) -> APIRouter:
+    def routes(self, context: ExtensionContext) -> "APIRouter":
         """Routes, served beneath `/extensions/ID/` behind the same guard (login, same origin) as all others."""
         raise NotImplementedError
 
     @hookspec
-    def commands(self) -> Sequence[Command]:
-        """Commands of `launch.py`. A name that is taken is refused."""
+    def commands(self, context: ExtensionContext) -> Sequence[Command]:
+        """Commands of `launch.py`, those that extension.toml names. A name that is taken is refused."""
         raise NotImplementedError
 
     @hookspec
-    def before_stage(self, moment: Moment) -> str | None:
+    def before_stage(self, moment: Moment, context: ExtensionContext) -> str | None:
         """Before each stage of a generation, on the worker's thread. A returned text is told to the user."""
 
     @hookspec
-    def after_stage(self, moment: Moment, result: Any) -> Any:
-        """After each stage; what is returned, unless None, takes the place of `result`.
+    def after_stage(self, moment: Moment, result: Any, context: ExtensionContext) -> Any:
+        """After each stage; what is returned, unless None, takes the place of `result`, which is a copy.
 
         "encode": None. "denoise": clean latents (B, C, height / 8, width / 8), a torch tensor. "decode": list of B
-        RGB pictures. "postprocess": the RGB picture. "save": None; `moment.path` is the file.
+        RGB pictures. "postprocess": the RGB picture. "save": None; `moment.path` is the file. What is returned has
+        the shape and type of `result`; only a postprocessed picture may change its size.
         """
 
     @hookspec
-    def unload(self) -> None:
+    def unload(self, context: ExtensionContext) -> None:
         """When the program ends or the extension is switched off."""
