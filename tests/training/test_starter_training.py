@@ -1,4 +1,5 @@
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from tests.training.starter_helpers import synthetic_sprites
 from webui.training.starter.diffusion import NATIVE, Denoiser, PredictionType, train_denoiser
 from webui.training.starter.latents import LatentSet
-from webui.training.starter.loop import Plan, learning_rate_at
+from webui.training.starter.loop import Clock, Plan, learning_rate_at
 from webui.training.starter.muon import Muon, orthogonalize
 from webui.training.starter.networks import Sizes, build_text_encoder, build_unet, build_vae
 from webui.training.starter.ranks import Ranks
@@ -33,7 +34,9 @@ def _interrupt(_: nn.Module, step: int) -> None:
         raise Interrupted
 
 
-def _train_denoiser(checkpoint: Path, *, interrupt: bool = False, prediction_type: PredictionType = "epsilon") -> None:
+def _train_denoiser(
+    checkpoint: Path, *, interrupt: bool = False, prediction_type: PredictionType = "epsilon", plan: Plan = PLAN
+) -> None:
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     latents = rng.standard_normal((8, 4, 16, 16)).astype(np.float16)
@@ -43,7 +46,7 @@ def _train_denoiser(checkpoint: Path, *, interrupt: bool = False, prediction_typ
         Denoiser(build_unet(TINY), text_encoder),
         pool,
         np.full(77, 51, np.int16),
-        PLAN,
+        plan,
         batch_size=4,
         prediction_type=prediction_type,
         seed=3,
@@ -98,6 +101,30 @@ def test_the_learning_rate_rises_stays_and_falls() -> None:
     assert rates[10:80] == [1.0] * 70
     assert rates[90] == pytest.approx(0.5)
     assert rates[99] == pytest.approx(0.05)
+
+
+def test_with_a_clock_the_learning_rate_falls_with_the_time_that_is_left() -> None:
+    plan = replace(PLAN, num_steps=1000, learning_rate=1.0, clock=Clock(ends_at=0.0, length_s=100.0, cooldown_s=20.0))
+    assert [learning_rate_at(500, plan, left_s) for left_s in (60.0, 20.0, 5.0, -1.0)] == [1.0, 1.0, 0.25, 0.0]
+    assert learning_rate_at(999, replace(plan, cooldown_steps=4), 60.0) == 0.25
+
+
+def test_a_run_ends_saved_when_its_clock_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = iter((30.0, 20.0, 10.0, 0.0))
+    monkeypatch.setattr(Clock, "left_s", lambda _: next(left))
+    clock = Clock(ends_at=0.0, length_s=30.0, cooldown_s=20.0)
+    _train_denoiser(tmp_path / "state.pt", plan=replace(PLAN, num_steps=1000, clock=clock, checkpoint_every_s=999.0))
+    assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == 3
+
+
+@pytest.mark.parametrize(("left_s", "is_last"), [(21.0, False), (20.0, True)])
+def test_the_last_of_a_run_is_the_last_of_its_time_too(
+    left_s: float, is_last: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Clock, "left_s", lambda _: left_s)
+    plan = replace(PLAN, num_steps=1000, clock=Clock(ends_at=0.0, length_s=100.0, cooldown_s=20.0))
+    assert plan.is_among_last(0.2, 5) == is_last
+    assert plan.is_among_last(0.2, 800)
 
 
 def test_orthogonalizing_brings_singular_values_near_one() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from webui.training.starter.latents import LatentSet
 from webui.training.starter.loop import Plan, generator_for, train
 from webui.training.starter.muon import muon_for
 from webui.training.starter.networks import LATENT_FACTOR, NATIVE_SIZE
-from webui.training.starter.ranks import Ranks
+from webui.training.starter.ranks import Ranks, place
 from webui.training.starter.tokenizer import TokenIds
 
 PredictionType = Literal["v_prediction", "epsilon"]
@@ -84,25 +85,36 @@ def train_denoiser(
     ranks: Ranks,
     checkpoint: Path,
     on_checkpoint: Callable[[nn.Module, int], None],
+    compiled: bool = False,
 ) -> nn.Module:
-    """Train to the end of `plan`; `batch_size` is over all ranks. Returns the averaged weights."""
+    """Train to the end of `plan`; `batch_size` is over all ranks. Returns the averaged weights.
+
+    The pool's latents lie on the device. `compiled`: the U-Net is compiled for the native size.
+    """
     signal = alphas_cumprod().to(ranks.device)
+    latents = {size: torch.from_numpy(latent_set.latents).to(ranks.device) for size, latent_set in pool.items()}
+    at_native = torch.compile(denoiser, dynamic=False) if compiled else denoiser
 
     def loss_of(step: int) -> Tensor:
         rng = np.random.default_rng([seed, step, ranks.index])
         # All ranks take the same picture size, so that none waits for the other.
-        latent_set = _choose_size(pool, np.random.default_rng([seed, step]))
-        count = _rows(batch_size // ranks.count, latent_set)
-        rows = rng.integers(len(latent_set.latents), size=count)
-        clean = torch.from_numpy(latent_set.latents[rows]).to(ranks.device).float()
-        token_ids = _choose_captions(latent_set.token_ids[rows], empty_ids, rng).to(ranks.device)
-        penultimate = torch.from_numpy(rng.random(count) < PENULTIMATE_SHARE).to(ranks.device)
-        timesteps = _spread_timesteps(count, rng).to(ranks.device)
-        noise = torch.randn(clean.shape, generator=generator_for(seed, step, ranks.index, torch.device("cpu")))
+        size = _choose_size(pool, np.random.default_rng([seed, step]))
+        count = _rows(batch_size // ranks.count, pool[size])
+        rows = rng.integers(len(latents[size]), size=count)
+        clean = latents[size][on_device(rows)].float()
+        token_ids = on_device(_choose_captions(pool[size].token_ids[rows], empty_ids, rng))
+        penultimate = on_device(rng.random(count) < PENULTIMATE_SHARE)
+        timesteps = on_device(_spread_timesteps(count, rng))
+        source = generator_for(seed, step, ranks.index, ranks.device)
+        noise = torch.randn(clean.shape, generator=source, device=ranks.device)
+        network = at_native if size == NATIVE else denoiser
         with ranks.autocast():
             context = denoiser.encode_text(token_ids, penultimate)
-            noisy, target = _noise_and_target(clean, noise.to(ranks.device), signal[timesteps], prediction_type)
-            return functional.mse_loss(denoiser(noisy, timesteps, context).float(), target)
+            noisy, target = _noise_and_target(clean, noise, signal[timesteps], prediction_type)
+            return functional.mse_loss(network(noisy, timesteps, context).float(), target)
+
+    def on_device(values: npt.NDArray[np.generic]) -> Tensor:
+        return place(torch.from_numpy(values), ranks.device)
 
     denoiser.to(ranks.device)
     denoiser.unet.to(memory_format=torch.channels_last)
@@ -124,11 +136,11 @@ def _noise_and_target(
     return noisy, noise if prediction_type == "epsilon" else alpha * noise - sigma * clean
 
 
-def _choose_size(pool: Mapping[tuple[int, int], LatentSet], rng: np.random.Generator) -> LatentSet:
+def _choose_size(pool: Mapping[tuple[int, int], LatentSet], rng: np.random.Generator) -> tuple[int, int]:
     others = [size for size in pool if size != NATIVE]
     if others and rng.random() < OTHER_SIZE_SHARE:
-        return pool[others[int(rng.integers(len(others)))]]
-    return pool[NATIVE]
+        return others[int(rng.integers(len(others)))]
+    return NATIVE
 
 
 def _rows(count: int, latent_set: LatentSet) -> int:
@@ -137,15 +149,15 @@ def _rows(count: int, latent_set: LatentSet) -> int:
     return max(1, round(count * (NATIVE_SIZE // LATENT_FACTOR) ** 2 / area))
 
 
-def _choose_captions(token_ids: TokenIds, empty_ids: TokenIds, rng: np.random.Generator) -> Tensor:
+def _choose_captions(token_ids: TokenIds, empty_ids: TokenIds, rng: np.random.Generator) -> npt.NDArray[np.int64]:
     """One of each row's captions, or none: (B, captions, 77) to (B, 77) int64."""
     choice = rng.integers(token_ids.shape[1], size=len(token_ids))
     chosen = token_ids[np.arange(len(token_ids)), choice]
     chosen[rng.random(len(chosen)) < CAPTION_DROPOUT] = empty_ids
-    return torch.from_numpy(chosen.astype(np.int64))
+    return chosen.astype(np.int64)
 
 
-def _spread_timesteps(count: int, rng: np.random.Generator) -> Tensor:
+def _spread_timesteps(count: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
     """(count,) int64, one in each of `count` equal slices of the range: uniform, with less scatter per batch."""
     positions = (np.arange(count) + rng.random(count)) / count
-    return torch.from_numpy((positions * NUM_TRAIN_TIMESTEPS).astype(np.int64))
+    return (positions * NUM_TRAIN_TIMESTEPS).astype(np.int64)

@@ -24,7 +24,7 @@ from webui.training.starter.networks import LATENT_FACTOR, SCALING_FACTOR
 from webui.training.starter.prompts import PAIR_PLACES, Prompt, object_prompts, pair_prompts
 from webui.training.starter.sampling import sample
 from webui.training.starter.tokenizer import encode, load_tokenizer
-from webui.training.starter.vae import load_photos, mean_psnr, reconstruct
+from webui.training.starter.vae import CPU, load_photos, mean_psnr, reconstruct
 from webui.training.starter.vocabulary import COLOURS
 
 BORDER_PX = 6
@@ -46,15 +46,15 @@ class Exported:
     prediction_type: PredictionType
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
+    def load(cls, folder: Path, device: torch.device = CPU) -> Self:
         """Read the diffusers folder that `export` wrote."""
         unet = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32)
         text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32)
         vae = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32)
         schedule = json.loads((folder / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))
         return cls(
-            denoiser=Denoiser(unet, text_encoder).eval(),
-            vae=vae,
+            denoiser=Denoiser(unet, text_encoder).eval().to(device),
+            vae=vae.to(device),
             tokenizer=load_tokenizer(folder / "tokenizer"),
             prediction_type=schedule["prediction_type"],
         )

@@ -1,7 +1,7 @@
 """What each step learns from, made ahead of time by other processes where the device is faster than the composing."""
 
 from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from torch.utils.data import DataLoader, Dataset
 
@@ -12,7 +12,8 @@ AHEAD = 4  # batches that each process keeps ready
 class Feed(Generic[Batch]):
     """`feed(step)` is `make(step)`; with `num_workers` processes the steps after it, up to `last`, are made meanwhile.
 
-    `make` then runs in forked processes, so it must not touch a device, and steps must be asked for in order.
+    `make` then runs in forked processes, so it must not touch a device, and steps must be asked for in order. Arrays go
+    through a pipe, 8-bit pixels best; tensors would need shared memory, of which a container may have little.
     """
 
     def __init__(self, make: Callable[[int], Batch], *, last: int, num_workers: int) -> None:
@@ -37,9 +38,14 @@ class Feed(Generic[Batch]):
             batch_size=None,
             num_workers=self._num_workers,
             prefetch_factor=AHEAD,
+            collate_fn=_unchanged,
             multiprocessing_context="fork",
         )
         return iter(loader)
+
+
+def _unchanged(step: Any) -> Any:
+    return step
 
 
 class _Steps(Dataset[tuple[int, Batch]]):

@@ -11,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image, ImageFilter
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ from webui.training.starter.feed import Feed
 from webui.training.starter.loop import Plan, train
 from webui.training.starter.muon import muon_for
 from webui.training.starter.networks import NATIVE_SIZE
-from webui.training.starter.ranks import Ranks
+from webui.training.starter.ranks import Ranks, place
 from webui.training.starter.vae import to_tensor
 from webui.training.starter.variants import STYLES
 from webui.training.starter.vocabulary import PLACES
@@ -32,6 +33,7 @@ JUDGE_SIZE = 64
 BLUR_SHARE, BLUR_PX = 0.5, 1.5
 PICTURES_PER_STEP = 64
 TRAINING_SEED, TEST_SEED = 700_000, 800_000
+Labels = npt.NDArray[np.int64]
 CONCEPT_NAMES = tuple(concept.name for concept in CONCEPTS)
 
 
@@ -82,7 +84,7 @@ def train_judge(
     """Train to the end of `plan`; returns the averaged weights."""
     choices = Choices.of(sprites)
 
-    def batch_of(step: int) -> tuple[Tensor, Tensor, Tensor]:
+    def batch_of(step: int) -> tuple[Pixels, Labels, Labels]:
         rng = np.random.default_rng([TRAINING_SEED, step, ranks.index])
         layouts = [clean_layout(rng, choices) for _ in range(PICTURES_PER_STEP // ranks.count)]
         shown = [layout.objects[int(rng.integers(len(layout.objects)))] for layout in layouts]
@@ -90,15 +92,16 @@ def train_judge(
         for layout, placed in zip(layouts, shown, strict=True):
             picture = _maybe_blurred(render(layout, sprites, *_CANVAS), rng)
             pictures.append(_shrink(look_at(picture, placed.place) if layout.relation else picture))
-        concepts = torch.tensor([CONCEPT_NAMES.index(placed.sprite.concept) for placed in shown])
-        styles = torch.tensor([STYLES.index(placed.sprite.style) for placed in shown])
-        return to_tensor(np.stack(pictures)), concepts, styles
+        concepts = np.array([CONCEPT_NAMES.index(placed.sprite.concept) for placed in shown], np.int64)
+        styles = np.array([STYLES.index(placed.sprite.style) for placed in shown], np.int64)
+        return np.stack(pictures), concepts, styles
 
     feed = Feed(batch_of, last=plan.num_steps, num_workers=ranks.num_workers)
 
     def loss_of(step: int) -> Tensor:
-        pixels, concept, style = (tensor.to(ranks.device) for tensor in feed(step))
-        concepts, styles = judge(pixels)
+        pixels, *labels = feed(step)
+        concept, style = (place(torch.from_numpy(label), ranks.device) for label in labels)
+        concepts, styles = judge(to_tensor(pixels, ranks.device))
         return functional.cross_entropy(concepts, concept) + 0.5 * functional.cross_entropy(styles, style)
 
     judge.to(ranks.device)
@@ -112,7 +115,7 @@ def train_judge(
 def judge_pictures(judge: Judge, pictures: Pixels) -> list[Verdict]:
     """One verdict per picture, uint8 (B, H, W, 3)."""
     device = judge.conv_in.weight.device
-    concepts, styles = judge(to_tensor(np.stack([_shrink(picture) for picture in pictures])).to(device))
+    concepts, styles = judge(to_tensor(np.stack([_shrink(picture) for picture in pictures]), device))
     best = zip(concepts.argmax(dim=1).tolist(), styles.argmax(dim=1).tolist(), strict=True)
     return [Verdict(CONCEPT_NAMES[concept], STYLES[style]) for concept, style in best]
 

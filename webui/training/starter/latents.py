@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from diffusers import AutoencoderKL
-from torch import Tensor
 
 from webui.training.starter.backgrounds import Pixels
 from webui.training.starter.captions import caption
@@ -91,7 +90,7 @@ def compose_shard(shard: Shard, sprites: Sprites, *, tokenize: Callable[[list[st
 def encode_shard(path: Path, composed: Composed, vae: AutoencoderKL) -> None:
     """Encode one shard and save it; a kill at any moment leaves no half of it."""
     batches = range(0, len(composed.pictures), ENCODE_BATCH)
-    latents = [_encode(vae, to_tensor(composed.pictures[start : start + ENCODE_BATCH])) for start in batches]
+    latents = [_encode(vae, composed.pictures[start : start + ENCODE_BATCH]) for start in batches]
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}.partial.npz")
     np.savez(partial, latents=np.concatenate(latents), token_ids=composed.token_ids)
@@ -122,7 +121,7 @@ def _load_set(paths: list[Path], affine: Affine) -> LatentSet:
 
 
 @torch.no_grad()
-def _encode(vae: AutoencoderKL, pixels: Tensor) -> npt.NDArray[np.float16]:
-    batch = pixels.to(vae.device, memory_format=torch.channels_last)
-    latents: npt.NDArray[np.float16] = vae.encode(batch).latent_dist.mean.half().cpu().numpy()
+def _encode(vae: AutoencoderKL, pictures: Pixels) -> npt.NDArray[np.float16]:
+    pixels = to_tensor(pictures, vae.device)
+    latents: npt.NDArray[np.float16] = vae.encode(pixels).latent_dist.mean.half().cpu().numpy()
     return latents

@@ -4,6 +4,7 @@ All randomness of a step comes from (seed, step, rank), so a run that is stopped
 """
 
 import copy
+import math
 import signal
 import time
 from collections.abc import Callable
@@ -19,9 +20,25 @@ from webui.training.starter.muon import Muon
 from webui.training.starter.ranks import Ranks, average_gradients
 
 
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """The end of a run by time: `length_s` in all, the last `cooldown_s` of it with a falling learning rate."""
+
+    ends_at: float  # time.monotonic()
+    length_s: float
+    cooldown_s: float
+
+    def left_s(self) -> float:
+        """Seconds to the end, of this process's clock."""
+        return self.ends_at - time.monotonic()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """How long and how fast. `cooldown_steps`: the learning rate falls linearly to zero over the last ones."""
+    """How long and how fast. `cooldown_steps`: the learning rate falls linearly to zero over the last ones.
+
+    With a `clock` the run ends when that does, cooled down, or after `num_steps` if they are over sooner.
+    """
 
     num_steps: int
     learning_rate: float
@@ -31,12 +48,20 @@ class Plan:
     max_gradient_norm: float = 1.0
     checkpoint_every_s: float = 240.0
     log_every: int = 10
+    clock: Clock | None = None
+
+    def is_among_last(self, share: float, step: int) -> bool:
+        """Whether `step`, made now, belongs to the last `share` of the run."""
+        by_steps = step >= round(self.num_steps * (1 - share))
+        return by_steps or (self.clock is not None and self.clock.left_s() <= share * self.clock.length_s)
 
 
-def learning_rate_at(step: int, plan: Plan) -> float:
+def learning_rate_at(step: int, plan: Plan, left_s: float = math.inf) -> float:
     """Warm-up, plateau, linear cool-down: the length can be changed while the run is on its plateau."""
     rise = (step + 1) / max(1, plan.warmup_steps)
     fall = (plan.num_steps - step) / max(1, plan.cooldown_steps)
+    if plan.clock:
+        fall = min(fall, left_s / max(1e-9, plan.clock.cooldown_s))
     return plan.learning_rate * max(0.0, min(1.0, rise, fall))
 
 
@@ -55,7 +80,7 @@ def train(
     checkpoint: Path,
     on_checkpoint: Callable[[nn.Module, int], None],
 ) -> nn.Module:
-    """Train `model` in place up to `plan.num_steps`, from `checkpoint` if it exists; returns the averaged weights.
+    """Train `model` in place to the end of `plan`, from `checkpoint` if it exists; returns the averaged weights.
 
     `on_checkpoint(averaged, step)` runs on the first rank after each save. A SIGTERM saves and leaves the process.
     """
@@ -63,9 +88,11 @@ def train(
     first_step = _resume(model, averaged, optimizer, checkpoint, ranks.device)
     with _StopFlag() as stop:
         saved_at, window = time.monotonic(), _Window(first_step)
-        for step in range(first_step, plan.num_steps):
+        done, left_s = first_step, _left_s(plan, ranks)
+        while done < plan.num_steps and left_s > 0:
+            step = done
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate_at(step, plan)
+                group["lr"] = learning_rate_at(step, plan, left_s)
             model.zero_grad(set_to_none=True)
             loss = loss_of(step)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -73,18 +100,27 @@ def train(
             nn.utils.clip_grad_norm_(model.parameters(), plan.max_gradient_norm)
             optimizer.step()
             _update_average(averaged, model, min(plan.ema_decay, (1 + step) / (10 + step)))
-            done = step + 1
-            window.add(float(loss.detach()))
+            done, left_s = step + 1, _left_s(plan, ranks)
+            window.add(loss.detach())
             if ranks.is_first and done % plan.log_every == 0:
                 window.report(done, plan.num_steps)
             due = time.monotonic() - saved_at > plan.checkpoint_every_s
-            if ranks.is_first and (due or leaving or done == plan.num_steps):
+            if ranks.is_first and (due or leaving or done == plan.num_steps or left_s <= 0):
                 _save(model, averaged, optimizer, done, checkpoint)
                 on_checkpoint(averaged, done)
                 saved_at = time.monotonic()
             if leaving:
                 raise SystemExit(143)
     return averaged
+
+
+def _left_s(plan: Plan, ranks: Ranks) -> float:
+    """Seconds to the end of the run, the same number on every rank."""
+    if plan.clock is None:
+        return math.inf
+    left = torch.tensor(plan.clock.left_s(), dtype=torch.float64)
+    ranks.average(left)
+    return float(left)
 
 
 class _StopFlag:
@@ -109,15 +145,15 @@ class _Window:
     """Mean loss and speed since the last report."""
 
     def __init__(self, step: int) -> None:
-        self._losses: list[float] = []
+        self._losses: list[Tensor] = []
         self._since = time.monotonic()
 
-    def add(self, loss: float) -> None:
+    def add(self, loss: Tensor) -> None:
         self._losses.append(loss)
 
     def report(self, step: int, num_steps: int) -> None:
+        loss = float(torch.stack(self._losses).mean())  # waits for a GPU, hence not at every step
         seconds = (time.monotonic() - self._since) / len(self._losses)
-        loss = sum(self._losses) / len(self._losses)
         clock = time.strftime("%H:%M:%S")
         print(f"{clock} step {step}/{num_steps} loss {loss:.5f} {seconds:.3f} s/step", flush=True)
         self._losses.clear()

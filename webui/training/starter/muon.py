@@ -51,17 +51,18 @@ class Muon(torch.optim.Optimizer):
         """One update from the gradients; parameters without a gradient are left alone."""
         for group in self.param_groups:
             parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if not parameters:
+                continue
             if group["orthogonal"]:
                 updates = self._orthogonal_updates(parameters, group["momentum"])
             else:
-                updates = [self._adam(parameter, group) for parameter in parameters]
-            for parameter, update in zip(parameters, updates, strict=True):
-                parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                parameter.add_(update, alpha=-group["lr"])
+                updates = self._adam_updates(parameters, group["betas"], group["eps"])
+            torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+            torch._foreach_add_(parameters, updates, alpha=-group["lr"])
 
     def _orthogonal_updates(self, parameters: list[nn.Parameter], momentum: float) -> list[Tensor]:
-        directions = [self._direction(parameter, momentum) for parameter in parameters]
-        updates = [torch.zeros_like(direction) for direction in directions]
+        directions = self._directions(parameters, momentum)
+        updates = [torch.zeros_like(direction) for direction in directions] if self._ranks.count > 1 else [*directions]
         mine = range(self._ranks.index, len(directions), self._ranks.count)
         for positions in _by_shape(directions, mine):
             stacked = torch.stack([_as_matrix(directions[position]) for position in positions])
@@ -72,28 +73,38 @@ class Muon(torch.optim.Optimizer):
             self._ranks.add_up(updates)
         return updates
 
-    def _direction(self, parameter: nn.Parameter, momentum: float) -> Tensor:
-        state, gradient = self.state[parameter], parameter.grad
-        assert gradient is not None
-        if not state:
-            state["momentum"] = torch.zeros_like(parameter)
-        state["momentum"].lerp_(gradient, 1 - momentum)
-        direction: Tensor = gradient.lerp(state["momentum"], momentum)
-        return direction
+    def _directions(self, parameters: list[nn.Parameter], momentum: float) -> list[Tensor]:
+        gradients = _gradients(parameters)
+        momenta = [self._kept(parameter, "momentum") for parameter in parameters]
+        torch._foreach_lerp_(momenta, gradients, 1 - momentum)
+        return list(torch._foreach_lerp(gradients, momenta, momentum))
 
-    def _adam(self, parameter: nn.Parameter, group: dict[str, Any]) -> Tensor:
-        state, gradient, (beta1, beta2) = self.state[parameter], parameter.grad, group["betas"]
-        assert gradient is not None
-        if not state:
-            state["count"] = 0
-            state["first"], state["second"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
-        state["count"] += 1
-        state["first"].lerp_(gradient, 1 - beta1)
-        state["second"].lerp_(gradient.square(), 1 - beta2)
-        first = state["first"] / (1 - beta1 ** state["count"])
-        second = state["second"] / (1 - beta2 ** state["count"])
-        update: Tensor = first / (second.sqrt() + group["eps"])
-        return update
+    def _adam_updates(self, parameters: list[nn.Parameter], betas: tuple[float, float], eps: float) -> list[Tensor]:
+        gradients = _gradients(parameters)
+        firsts = [self._kept(parameter, "first") for parameter in parameters]
+        seconds = [self._kept(parameter, "second") for parameter in parameters]
+        for parameter in parameters:
+            self.state[parameter]["count"] = self.state[parameter].get("count", 0) + 1
+        torch._foreach_lerp_(firsts, gradients, 1 - betas[0])
+        torch._foreach_lerp_(seconds, list(torch._foreach_mul(gradients, gradients)), 1 - betas[1])
+        counts = [self.state[parameter]["count"] for parameter in parameters]
+        unbiased = torch._foreach_div(firsts, [1 - betas[0] ** count for count in counts])
+        sizes = torch._foreach_div(seconds, [1 - betas[1] ** count for count in counts])
+        torch._foreach_sqrt_(sizes)
+        torch._foreach_add_(sizes, eps)
+        return list(torch._foreach_div(list(unbiased), list(sizes)))
+
+    def _kept(self, parameter: nn.Parameter, name: str) -> Tensor:
+        """What is remembered of `parameter` under `name`, at first zeros."""
+        state = self.state[parameter]
+        if name not in state:
+            state[name] = torch.zeros_like(parameter)
+        kept: Tensor = state[name]
+        return kept
+
+
+def _gradients(parameters: list[nn.Parameter]) -> list[Tensor]:
+    return [parameter.grad for parameter in parameters if parameter.grad is not None]
 
 
 def _as_matrix(tensor: Tensor) -> Tensor:

@@ -66,6 +66,11 @@ class Ranks:
             tensor.copy_(piece.view(tensor.shape))
 
 
+def place(tensor: Tensor, device: torch.device) -> Tensor:
+    """`tensor` on `device`; to a GPU from pinned memory, so that nobody waits for the work that is queued there."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+
+
 def launch(arguments: list[str], *, num_processes: int, pid_file: Path) -> int:
     """Run this program once per rank with `arguments` and wait; returns the first non-zero exit status, or 0.
 
@@ -112,6 +117,7 @@ def _wait(children: list[subprocess.Popen[bytes]]) -> int:
 def join(index: int, count: int, meeting: Path) -> Ranks:
     """Become rank `index` of `count`, meeting the others through a file."""
     if torch.cuda.is_available():
+        torch.set_float32_matmul_precision("high")
         return Ranks(index, 1, torch.device("cuda"))
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // count))
     if count > 1:

@@ -17,7 +17,7 @@ from webui.training.starter.feed import Feed
 from webui.training.starter.loop import Plan, train
 from webui.training.starter.muon import muon_for
 from webui.training.starter.ranks import Ranks
-from webui.training.starter.vae import Crops, reconstruction_loss
+from webui.training.starter.vae import Crops, reconstruction_loss, to_tensor
 
 CROP_SIZE = 64
 CRITIC_WEIGHT = 0.02
@@ -59,7 +59,7 @@ class Sharpening(nn.Module):
 
     def loss(self, latents: Tensor, target: Tensor) -> Tensor:
         """Reconstruction, the critic's features and its verdict for the decoder; hinge loss for the critic."""
-        output = self.decode(latents)
+        output = self.decode(latents).float()
         frozen = {name: weight.detach() for name, weight in self.critic.named_parameters()}
         *features, verdict = functional_call(self.critic, frozen, (output,))
         *real_features, _ = (layer.detach() for layer in functional_call(self.critic, frozen, (target,)))
@@ -94,7 +94,7 @@ def train_sharpening(
     )
 
     def loss_of(step: int) -> Tensor:
-        pixels = feed(step).to(ranks.device, memory_format=torch.channels_last)
+        pixels = to_tensor(feed(step), ranks.device)
         with torch.no_grad(), ranks.autocast():
             latents = encoder.encode(pixels).latent_dist.mean
         with ranks.autocast():

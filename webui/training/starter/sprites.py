@@ -75,9 +75,9 @@ class Packages:
             return sorted(Path(name).stem for name in tar.getnames() if name.endswith(".webp"))
 
 
-def load_sprites(packages: Packages) -> dict[SpriteKey, Image.Image]:
-    """Every picture of the vocabulary, cut to its visible box, with its hair and build."""
-    keys = sprite_keys()
+def load_sprites(packages: Packages, keys: tuple[SpriteKey, ...] | None = None) -> dict[SpriteKey, Image.Image]:
+    """The pictures of `keys`, or the whole vocabulary, cut to their visible box, with their hair and build."""
+    keys = sprite_keys() if keys is None else keys
     pictures = {
         "3d": packages.solid(dict.fromkeys(key.codepoint for key in keys if key.style == "3d")),
         "flat": packages.flat(dict.fromkeys(key.codepoint for key in keys if key.style == "flat")),

@@ -1,7 +1,6 @@
 """The stages in order, what each one reads and writes in the work directory, and the command line."""
 
 import argparse
-import copy
 import json
 import time
 from collections.abc import Callable
@@ -15,11 +14,18 @@ from torch import nn
 from webui.training.starter import vae as vae_stage
 from webui.training.starter.diffusion import PREDICTION_TYPES, Denoiser, train_denoiser
 from webui.training.starter.evaluate import Exported, evaluate, photo_psnr, write_sheet
-from webui.training.starter.export import GUIDANCE_SCALE, SIZE_BUDGET_BYTES, export, load_exported_vae, size_bytes
+from webui.training.starter.export import (
+    GUIDANCE_SCALE,
+    SAMPLE_LAYOUT,
+    SIZE_BUDGET_BYTES,
+    export,
+    load_exported_vae,
+    size_bytes,
+)
 from webui.training.starter.feed import Feed
 from webui.training.starter.judge import Judge, judge_pictures, measure_judge, train_judge
 from webui.training.starter.latents import compose_shard, encode_shard, load_pool, pool_shards
-from webui.training.starter.loop import Plan
+from webui.training.starter.loop import Clock, Plan
 from webui.training.starter.networks import NATIVE_SIZE, Sizes, build_vae
 from webui.training.starter.prompts import watched_prompts
 from webui.training.starter.ranks import Ranks, join, launch
@@ -78,6 +84,7 @@ def _run_vae(work: WorkDir, options: argparse.Namespace, ranks: Ranks) -> None:
         cooldown_steps=round(options.vae_steps * 0.35),
         ema_decay=0.99,
         checkpoint_every_s=options.checkpoint_every_s,
+        clock=_clock(options),
     )
     vae_stage.train_vae(
         load_exported_vae(options.start_from) if options.start_from else build_vae(Sizes()),
@@ -105,6 +112,7 @@ def _run_sharpen(work: WorkDir, options: argparse.Namespace, ranks: Ranks) -> No
         cooldown_steps=options.sharpen_steps // 2,
         ema_decay=0.99,
         checkpoint_every_s=options.checkpoint_every_s,
+        clock=_clock(options),
     )
     train_sharpening(
         work.plain_vae(),
@@ -182,8 +190,9 @@ def _run_unet(work: WorkDir, options: argparse.Namespace, ranks: Ranks) -> None:
         learning_rate=options.unet_rate,
         warmup_steps=50,
         cooldown_steps=options.unet_cooldown_steps,
-        ema_decay=0.995,
+        ema_decay=options.unet_ema_decay,
         checkpoint_every_s=options.checkpoint_every_s,
+        clock=_clock(options),
     )
     train_denoiser(
         load_denoiser(options.start_from, tokenizer) if options.start_from else build_denoiser(tokenizer),
@@ -196,6 +205,7 @@ def _run_unet(work: WorkDir, options: argparse.Namespace, ranks: Ranks) -> None:
         ranks=ranks,
         checkpoint=work.unet_state,
         on_checkpoint=report,
+        compiled=options.compile,
     )
 
 
@@ -220,7 +230,9 @@ def _write_export(work: WorkDir, options: argparse.Namespace, denoiser: Denoiser
             affine=work.affine(),
             tokenizer=load_tokenizer(work.tokenizer),
             tokenizer_files=work.tokenizer,
-            sprites=load_sprites(Packages.fetch(work.packages)),
+            sprites=load_sprites(
+                Packages.fetch(work.packages), tuple(placed.sprite for placed in SAMPLE_LAYOUT.objects)
+            ),
             prediction_type=options.prediction_type,
             provenance={"unet_steps": step, "batch_size": options.batch_size, "seed": options.seed},
         )
@@ -243,6 +255,7 @@ def _run_judge(work: WorkDir, options: argparse.Namespace, ranks: Ranks) -> None
         cooldown_steps=options.judge_steps // 2,
         ema_decay=0.99,
         checkpoint_every_s=options.checkpoint_every_s,
+        clock=_clock(options),
     )
     train_judge(Judge(), sprites, plan, ranks=ranks, checkpoint=work.judge_state, on_checkpoint=report)
 
@@ -251,7 +264,7 @@ def _evaluate(work: WorkDir, options: argparse.Namespace) -> int:
     """Measure the exported model and print the figures as JSON."""
     packages = Packages.fetch(work.packages)
     judge = work.judge()
-    exported = Exported.load(options.export_dir[0])
+    exported = Exported.load(options.export_dir[0], torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     _, unseen = load_other_sprites(packages, keep_every=OTHER_ICONS_EVERY)
     icons = vae_stage.validation_pictures(vae_stage.nameless_sprites(unseen), NUM_HELD_OUT)
     result = {
@@ -267,12 +280,12 @@ def _evaluate(work: WorkDir, options: argparse.Namespace) -> int:
 
 def _look(work: WorkDir, options: argparse.Namespace, denoiser: Denoiser, step: int) -> None:
     """Draw the prompts that are for looking at; with a judge, say how many of their objects it sees."""
-    prompts, tokenizer, vae = watched_prompts(), load_tokenizer(work.tokenizer), work.vae()
+    prompts, tokenizer = watched_prompts(), load_tokenizer(work.tokenizer)
     texts, seeds = [prompt.text for prompt in prompts], [prompt.seed for prompt in prompts]
     token_ids, empty_ids = (torch.from_numpy(encode(tokenizer, text).astype(np.int64)) for text in (texts, [""]))
     pictures = sample(
-        copy.deepcopy(denoiser).to(vae.device),
-        vae,
+        denoiser,
+        work.vae().to(denoiser.unet.device),
         work.affine(),
         token_ids,
         empty_ids,
@@ -286,6 +299,11 @@ def _look(work: WorkDir, options: argparse.Namespace, denoiser: Denoiser, step: 
         seen = zip(prompts, judge_pictures(work.judge(), pictures), strict=True)
         hits = [verdict.concept in prompt.concepts for prompt, verdict in seen if prompt.concepts]
         print(f"{time.strftime('%H:%M:%S')} step {step}: {sum(hits)} of {len(hits)} watched objects", flush=True)
+
+
+def _clock(options: argparse.Namespace) -> Clock | None:
+    length_s = options.seconds
+    return Clock(options.started + length_s, length_s, options.cooldown_seconds) if length_s else None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -307,10 +325,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--unet-steps", type=int, default=2400)
     parser.add_argument("--unet-cooldown-steps", type=int, default=600, help="last steps, with a falling learning rate")
     parser.add_argument("--unet-rate", type=float, default=1.2e-3)
+    parser.add_argument("--unet-ema-decay", type=float, default=0.995, help="of the averaged weights, per step")
+    parser.add_argument(
+        "--compile", action="store_true", help="compile the U-Net for the native size: a minute before the first step"
+    )
     parser.add_argument("--judge-steps", type=int, default=2000)
     parser.add_argument("--prediction-type", choices=PREDICTION_TYPES, default="v_prediction")
     parser.add_argument("--batch-size", type=int, default=96, help="pictures per step over all processes")
     parser.add_argument("--checkpoint-every-s", type=float, default=240.0)
+    parser.add_argument(
+        "--seconds", type=float, default=0.0, help="end the stage's training after so long, even before its last step"
+    )
+    parser.add_argument("--cooldown-seconds", type=float, default=0.0, help="last of --seconds, with a falling rate")
     parser.add_argument("--rank", type=int, help=argparse.SUPPRESS)
-    parser.set_defaults(export_dir=None)
+    parser.set_defaults(export_dir=None, started=time.monotonic())
     return parser

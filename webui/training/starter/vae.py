@@ -21,7 +21,7 @@ from webui.training.starter.feed import Feed
 from webui.training.starter.loop import Plan, train
 from webui.training.starter.muon import muon_for
 from webui.training.starter.networks import NATIVE_SIZE
-from webui.training.starter.ranks import Ranks
+from webui.training.starter.ranks import Ranks, place
 from webui.training.starter.variants import SpriteKey
 
 # Public domain or CC0, each by its own notice in `skimage.data`; "coffee" is kept back to measure with.
@@ -31,9 +31,10 @@ PHOTO_SHARE = 0.12
 OTHER_ICON_SHARE = 0.38
 CANVAS_SIZES = (128, NATIVE_SIZE, NATIVE_SIZE, 256)
 CROP_SIZE, LARGE_CROP_SIZE = 64, 128
-LARGE_SHARE = 0.2  # of the steps, the last ones, see larger crops
+LARGE_SHARE = 0.2  # of the run, the last of it, sees larger crops
 KL_WEIGHT = 6e-4
 VALIDATION_SEED = 900_000
+CPU = torch.device("cpu")
 
 
 def load_photos(names: tuple[str, ...]) -> list[Image.Image]:
@@ -51,10 +52,10 @@ class Crops:
         self._photos = photos
         self._seed = seed
 
-    def batch(self, step: int, rank: int, count: int, size: int) -> Tensor:
-        """(count, 3, size, size) float32 in [-1, 1]."""
+    def batch(self, step: int, rank: int, count: int, size: int) -> Pixels:
+        """uint8 (count, size, size, 3)."""
         rng = np.random.default_rng([self._seed, step, rank])
-        return to_tensor(np.stack([self._crop(rng, size) for _ in range(count)]))
+        return np.stack([self._crop(rng, size) for _ in range(count)])
 
     def _crop(self, rng: np.random.Generator, size: int) -> Pixels:
         kind = rng.random()
@@ -80,9 +81,9 @@ def _photo_crop(photo: Image.Image, rng: np.random.Generator, size: int) -> Pixe
     return np.asarray(crop)
 
 
-def to_tensor(pixels: Pixels) -> Tensor:
-    """uint8 (B, H, W, 3) to float32 (B, 3, H, W) in [-1, 1]."""
-    return torch.tensor(pixels).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+def to_tensor(pixels: Pixels, device: torch.device = CPU) -> Tensor:
+    """uint8 (B, H, W, 3) to float32 (B, 3, H, W) in [-1, 1], channels last, converted on `device`."""
+    return place(torch.tensor(pixels), device).permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
 
 def reconstruction_loss(output: Tensor, target: Tensor) -> Tensor:
@@ -104,21 +105,21 @@ def train_vae(
     on_checkpoint: Callable[[nn.Module, int], None],
 ) -> AutoencoderKL:
     """Train to the end of `plan` with `num_crops` of 64 px a step over all ranks; returns the averaged weights."""
-    large_from = round(plan.num_steps * (1 - LARGE_SHARE))
 
-    def crops_of(step: int) -> Tensor:
-        size = LARGE_CROP_SIZE if step >= large_from else CROP_SIZE
+    def crops_of(step: int) -> Pixels:
+        size = LARGE_CROP_SIZE if plan.is_among_last(LARGE_SHARE, step) else CROP_SIZE
         count = num_crops * CROP_SIZE**2 // size**2
         return crops.batch(step, ranks.index, max(1, count // ranks.count), size)
 
     feed = Feed(crops_of, last=plan.num_steps, num_workers=ranks.num_workers)
 
     def loss_of(step: int) -> Tensor:
-        pixels = feed(step).to(ranks.device, memory_format=torch.channels_last)
+        pixels = to_tensor(feed(step), ranks.device)
         with ranks.autocast():
             posterior = vae.encode(pixels).latent_dist
-            noise = torch.randn(posterior.mean.shape, generator=torch.Generator().manual_seed(step * 64 + ranks.index))
-            output = vae.decode(posterior.mean + posterior.std * noise.to(ranks.device)).sample
+            source = torch.Generator(ranks.device).manual_seed(step * 64 + ranks.index)
+            noise = torch.randn(posterior.mean.shape, generator=source, device=ranks.device)
+            output = vae.decode(posterior.mean + posterior.std * noise).sample
         kl: Tensor = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).float().mean()
         return reconstruction_loss(output.float(), pixels) + KL_WEIGHT * kl
 
@@ -134,7 +135,7 @@ def train_vae(
 @torch.no_grad()
 def reconstruct(vae: AutoencoderKL, pixels: Pixels) -> Pixels:
     """`pixels` uint8 (B, H, W, 3) through the latents and back, same shape."""
-    output = vae.decode(vae.encode(to_tensor(pixels).to(vae.device)).latent_dist.mean).sample
+    output = vae.decode(vae.encode(to_tensor(pixels, vae.device)).latent_dist.mean).sample
     return to_pixels(output)
 
 
