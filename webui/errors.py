@@ -70,3 +70,7 @@ class InvalidNumbers(WebUIError):
 
 class StorageError(WebUIError):
     """A file or folder that could not be read or written."""
+
+
+class ExtensionError(WebUIError):
+    """An extension that cannot run, or did what it must not. Tells of "it": whoever shows it names the extension."""

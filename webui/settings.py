@@ -47,6 +47,19 @@ class Settings(BaseSettings):
         pattern=r"^(https?://[^\s/]+/?)?$",
         description="HTTP proxy to fetch models through, such as http://proxy:3128 or http://user:password@proxy:3128.",
     )
+    extensions: bool = Field(default=True, description="Whether extensions are loaded.")
+    extension_installs: bool = Field(
+        default=True,
+        description="Whether the page may install extensions; it never may when it serves other machines.",
+    )
+    extension_load_s: float = Field(
+        default=20.0, gt=0, description="The longest that loading an extension may take, in seconds."
+    )
+    extension_hook_s: float = Field(
+        default=5.0,
+        gt=0,
+        description="The longest that an extension's hook may hold a generation up, in seconds; the third time counts.",
+    )
     hf_endpoint: str = Field(
         default="https://huggingface.co",
         validation_alias=AliasChoices("webui_hf_endpoint", "hf_endpoint"),
@@ -80,6 +93,11 @@ class Settings(BaseSettings):
     @property
     def models_dir(self) -> Path:
         return self.data_dir / "models"
+
+    @property
+    def extensions_dir(self) -> Path:
+        """The user's extensions."""
+        return self.data_dir / "extensions"
 
     @property
     def outputs_dir(self) -> Path:

@@ -1,1 +1,1 @@
-"""Finds, loads and isolates extensions; whatever they do, the program goes on."""
+"""Extensions: found, loaded, kept apart from the program and from each other."""
