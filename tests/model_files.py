@@ -211,10 +211,18 @@ def save_small(
     return path
 
 
-def random_tensors(shapes: Mapping[str, tuple[int, ...]], *, dtype: str = "F32", seed: int = 0) -> dict[str, Tensor]:
-    """Weights that keep the numbers of a network in range: matrices by their fan-in, norms near 1, biases small."""
-    generator = torch.Generator().manual_seed(seed)
-    return {name: _values(name, shape, generator).to(DTYPES[dtype_of(name, dtype)]) for name, shape in shapes.items()}
+def random_tensors(
+    shapes: Mapping[str, tuple[int, ...]], *, dtype: str = "F32", seed: int = 0, device: str = "cpu"
+) -> dict[str, Tensor]:
+    """Weights that keep the numbers of a network in range: matrices by their fan-in, norms near 1, biases small.
+
+    Drawn on `device`: another one draws others.
+    """
+    generator = torch.Generator(device).manual_seed(seed)
+    with torch.device(device):
+        return {
+            name: _values(name, shape, generator).to(DTYPES[dtype_of(name, dtype)]) for name, shape in shapes.items()
+        }
 
 
 def _values(name: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

@@ -1,7 +1,9 @@
 """Small devices: the plan fits, the numbers stay, and what is used lies on the device."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,7 +17,7 @@ from webui.library.catalog import CheckpointInfo
 from webui.pipeline import offload
 from webui.pipeline.components import Component
 from webui.pipeline.loading import checked_network, size_bytes
-from webui.pipeline.offload import Placement, plan_placement, size_of, streamed_blocks
+from webui.pipeline.offload import Placement, Transfers, plan_placement, size_of, streamed_blocks
 from webui.pipeline.sources import open_checkpoint
 from webui.pipeline.strips import Strips
 
@@ -285,3 +287,38 @@ def test_sdxl_in_half_precision_runs_on_a_card_of_4_gib(tmp_path: Path) -> None:
     assert max(size for name, size in sizes.items() if name != "unet") + reserve <= free_bytes
     assert sizes["unet"] - sum(blocks) + plan.kept_bytes + 2 * max(blocks) + reserve <= free_bytes
     assert plan.kept_bytes > 0.2 * sizes["unet"]
+
+
+def test_a_copy_waits_until_what_was_dropped_has_been_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    happened: list[str] = []
+    event = SimpleNamespace(synchronize=lambda: happened.append("waited"))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: SimpleNamespace(record_event=lambda: event))
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext(happened.append("copied")))
+    transfers = Transfers(torch.device("cpu"))
+    monkeypatch.setattr(transfers, "_stream", object())
+    weights = [torch.zeros(2)]
+    copies = transfers.start(weights)
+    transfers.dropped(copies)
+    transfers.start(weights)
+    assert happened == ["copied", "waited", "copied"]
+
+
+@pytest.mark.usefixtures("small_reserve")
+def test_a_block_lets_go_of_its_copies_before_they_count_as_dropped(path: Path) -> None:
+    components = components_of(path)
+    ledger = Ledger()
+    device = FakeDevice(capacity_for(components, "streamed"), ledger)
+    Placement(device, transfers=ledger).use(components, native_size=64)
+    unet = components["unet"].module
+    held: list[bool] = []
+    drop = ledger.dropped
+
+    def dropped(copies: Sequence[Tensor]) -> None:
+        inside = {weight.data_ptr() for weight in unet.parameters()}
+        held.extend(copy.data_ptr() in inside for copy in copies)
+        drop(copies)
+
+    ledger.dropped = dropped  # type: ignore[method-assign]
+    with torch.inference_mode():
+        unet(torch.zeros(1, 4, 8, 8), 1, torch.zeros(1, 3, 32))
+    assert held and not any(held)

@@ -16,6 +16,15 @@ from webui.errors import InvalidRequest, OutOfDeviceMemory
 BF16_MUST_WIN_BY = 1.3
 """bf16 has to be this much faster than fp32 on a processor to be worth its rounding."""
 
+OUT_OF_MEMORY_WORDS = (
+    "out of memory",
+    "can't allocate memory",
+    "_status_alloc_failed",
+    "unable to find an engine to execute this computation",
+)
+"""Of the processor and of CUDA; cuBLAS' and cuDNN's own; and what a convolution says for whose workspace there was no
+room with any of cuDNN's methods."""
+
 CONTAINER = Path("/sys/fs/cgroup")
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -132,7 +141,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     text = str(error).lower()
-    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+    return isinstance(error, RuntimeError) and any(words in text for words in OUT_OF_MEMORY_WORDS)
 
 
 @contextmanager

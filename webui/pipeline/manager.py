@@ -148,12 +148,14 @@ class PipelineManager:
     def _filled(self, empty: nn.Module, part: ComponentSource, dtype: torch.dtype, info: CheckpointInfo) -> nn.Module:
         """Where it is to run, or on the host where networks come and go. The U-Net is in the layout that is faster.
 
-        That is measured once on a machine for U-Nets of a width and a size of pictures; the next ones are read in it.
+        On a processor that is measured once for U-Nets of a width and a size of pictures, and the next ones are read in
+        it. Elsewhere it is channels last.
         """
         device = self.device.torch_device if self._placement is None else loading.CPU
         if part.name != "unet":
             return loading.filled(empty, part, dtype, device)
-        layout = self._layouts.find(part.config, dtype, info.native_size)
+        measured = self._layouts.find(part.config, dtype, info.native_size)
+        layout = measured if self.device.is_cpu else torch.channels_last
         if layout is not None:
             return loading.filled(empty, part, dtype, device, layout=layout)
         module = loading.filled(empty, part, dtype, device)

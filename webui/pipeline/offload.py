@@ -70,6 +70,7 @@ class Transfers:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._stream: torch.cuda.Stream | None = None
+        self._last_use: torch.cuda.Event | None = None
         if device.type == "cuda":
             self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
@@ -88,9 +89,15 @@ class Transfers:
         return [tensor.pin_memory() if self._stream else tensor for tensor in self.to_host(tensors)]
 
     def start(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """Begins copying `tensors` (pinned); what it returns may be used after `finish`."""
+        """Begins copying `tensors` (pinned); what it returns may be used after `finish`.
+
+        First it waits for the last use of what was `dropped`: the host is far ahead of the device, and would else ask
+        for the memory of one block after the other while those before it are still in use.
+        """
         if self._stream is None:
             return self.to_device(tensors)
+        if self._last_use is not None:
+            self._last_use.synchronize()
         with torch.cuda.stream(self._stream):
             return [tensor.to(self.device, non_blocking=True) for tensor in tensors]
 
@@ -108,7 +115,9 @@ class Transfers:
             self._stream.synchronize()
 
     def dropped(self, copies: Sequence[Tensor]) -> None:
-        """`copies` are used no more. Their memory is free as soon as nobody holds them."""
+        """`copies` are used no more. Their memory is free when what uses them has been computed."""
+        if self._stream is not None:
+            self._last_use = torch.cuda.current_stream(self.device).record_event()
 
 
 class Placement:
@@ -277,8 +286,9 @@ class _BlockStream:
     def _leave(self, block: nn.Module, args: Any, output: Any) -> None:
         hosts = self._hosts.pop(block, None)
         if hosts is not None:
-            self._transfers.dropped(_data(block))
+            copies = _data(block)
             _set_data(block, hosts)
+            self._transfers.dropped(copies)
 
     def _forget_copies(self) -> None:
         for copies in self._on_the_way.values():
