@@ -1,0 +1,39 @@
+"""How alike two faces are, measured with SFace, which no stage uses to make a picture. Never writes anything down."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .analysis import IDENTITY_SIDE, Models
+from .face import Face, Pixels, Points
+from .sampling import cut, similarity_to
+
+Embedding = NDArray[np.float32]
+"""(128,), of length 1."""
+
+SAME_PERSON = 0.363
+"""Cosine from which SFace's authors call two pictures the same person. Source: OpenCV Zoo."""
+VERY_CLOSE = 0.80
+"""What two pictures of one person hardly exceed: a photo and its blurred copy have 0.83."""
+MIN_FACE_PX = 40
+"""Width of the detector's box below which the measure says little."""
+
+ANCHORS = ((33, 133), (362, 263), (1, 1), (61, 61), (291, 291))
+"""Mesh points whose means are the right eye, the left eye, the nose tip and the corners of the mouth."""
+TEMPLATE: Points = np.array(
+    [(38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041)], np.float32
+)
+"""Where they lie in the crop the network was trained with."""
+
+
+def embed(pixels: Pixels, face: Face, *, models: Models) -> Embedding:
+    """Raises MissingFaceModel."""
+    first, second = np.array(ANCHORS).T
+    anchors = (face.points[first, :2] + face.points[second, :2]) / 2
+    crop = cut(pixels, similarity_to(anchors, TEMPLATE), IDENTITY_SIDE)
+    found = models.identity(crop)
+    return (found / max(float(np.linalg.norm(found)), 1e-9)).astype(np.float32)
+
+
+def similarity(first: Embedding, second: Embedding) -> float:
+    """Cosine, -1 to 1."""
+    return float(np.clip(first @ second, -1, 1))
