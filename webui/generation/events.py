@@ -1,8 +1,10 @@
 """What a generation reports beyond the common job events."""
 
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
+from webui.generation.postprocess import Badge
 from webui.jobs.events import JobEvent
 
 
@@ -16,12 +18,17 @@ class StepPreview(JobEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageReady(JobEvent):
-    """Picture `index` (0-based) of the job is saved at `path`; `infotext` is its full `parameters` text."""
+    """Picture `index` (0-based) of the job is saved at `path`; `infotext` is its full `parameters` text.
+
+    `details` are what postprocessors say to programs, by their id.
+    """
 
     index: int
     path: str
     seed: int
     infotext: str
+    badges: tuple[Badge, ...] = ()
+    details: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

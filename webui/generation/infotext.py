@@ -11,8 +11,11 @@ from typing import Any
 
 import webui
 from webui.errors import InvalidRequest
+from webui.generation.outcome import Outcome
 from webui.generation.parameters import Parameters, parameters_of, parse_parameters
-from webui.generation.request import GenerationRequest, Img2Img, Inpaint
+from webui.generation.postprocess import NO_ADDITIONS, Additions, PostprocessStep
+from webui.generation.request import Extras, GenerationRequest, Inpaint
+from webui.generation.steps import HasPicture, read_steps, restored_steps
 from webui.images.infotext import Infotext, format_infotext, parse_infotext
 from webui.images.metadata import ImageMetadata
 from webui.library.catalog import AUTOMATIC_VAE
@@ -22,6 +25,8 @@ from webui.pipeline.schedules import SCHEDULES, find_schedule
 NOTHING_MORE: Mapping[str, str] = MappingProxyType({})
 RESIZE_WORDS = MappingProxyType({"stretch": "Just resize", "crop": "Crop and resize", "fill": "Resize and fill"})
 
+EXTRAS = "Extras"
+"""What an infotext calls the task that generates nothing."""
 
 FIRST_KEYS = ("Steps", "Sampler", "Schedule type", "CFG scale", "Image CFG scale", "Seed", "Size", "Model hash",
               "Model", "VAE hash", "VAE", "Denoising strength", "Clip skip")  # fmt: skip
@@ -29,22 +34,42 @@ FIRST_KEYS = ("Steps", "Sampler", "Schedule type", "CFG scale", "Image CFG scale
 
 
 def metadata_of(
-    request: GenerationRequest, *, seed: int, size: tuple[int, int], made_with: Mapping[str, str] = NOTHING_MORE
+    request: GenerationRequest,
+    *,
+    seed: int,
+    size: tuple[int, int],
+    made_with: Mapping[str, str] | None = NOTHING_MORE,
+    outcome: Outcome | None = None,
 ) -> ImageMetadata:
     """Metadata of one picture of `request`: made with `seed`, and `size` pixels wide and high when saved.
 
-    `made_with` says in the infotext's own keys what only the run knows, such as hashes of the files used.
+    `made_with` says in the infotext's own keys what only the run knows, such as hashes of the files used; None where
+    no model had a part in it. `outcome` is what the steps made of the picture.
     """
     single = parameters_of(request).model_copy(update={"seed": seed, "num_batches": 1, "batch_size": 1})
+    # What a model would have been told is not how this picture was made.
+    fields = _fields_of_unpainted(request, seed) if made_with is None else _fields(request, seed)
+    if size != (request.width, request.height) or isinstance(request.init, Extras):
+        fields["Saved size"] = f"{size[0]}x{size[1]}"
+    fields = _ordered({**fields, **(made_with or {})})
+    if outcome is not None:
+        fields |= outcome.words
+    fields["Version"] = f"Atelier {webui.__version__}"
+    text = Infotext(prompt=request.prompt, negative_prompt=request.negative_prompt, fields=fields)
     return ImageMetadata(
-        infotext=format_infotext(_infotext_of(request, seed, size, made_with)),
-        request_json=single.model_dump_json(),
+        infotext=format_infotext(text),
+        # Pictures without steps say nothing of steps.
+        request_json=single.model_dump_json(exclude=None if request.postprocess else {"postprocess"}),
+        texts={} if outcome is None else outcome.texts,
+        is_composite=outcome is not None and outcome.is_composite,
     )
 
 
-def _infotext_of(
-    request: GenerationRequest, seed: int, size: tuple[int, int], made_with: Mapping[str, str]
-) -> Infotext:
+def _fields_of_unpainted(request: GenerationRequest, seed: int) -> dict[str, str]:
+    return {"Task": EXTRAS, "Seed": str(seed), "Model": request.checkpoint}
+
+
+def _fields(request: GenerationRequest, seed: int) -> dict[str, str]:
     sampling = request.sampling
     fields = {
         "Steps": str(sampling.num_inference_steps),
@@ -57,7 +82,9 @@ def _infotext_of(
     }
     if request.vae != AUTOMATIC_VAE:
         fields["VAE"] = request.vae
-    if isinstance(request.init, Img2Img | Inpaint):
+    if isinstance(request.init, Extras):
+        fields["Task"] = EXTRAS
+    elif request.init is not None:
         fields["Denoising strength"] = f"{request.init.strength:g}"
         fields["Resize mode"] = RESIZE_WORDS[request.init.resize_mode]
     if request.clip_skip:
@@ -66,10 +93,7 @@ def _infotext_of(
         fields["Eta"] = f"{sampling.eta:g}"
     if isinstance(request.init, Inpaint):
         fields |= _mask_fields(request.init)
-    if size != (request.width, request.height):
-        fields["Saved size"] = f"{size[0]}x{size[1]}"
-    fields = _ordered({**fields, **made_with}) | {"Version": f"Atelier {webui.__version__}"}
-    return Infotext(prompt=request.prompt, negative_prompt=request.negative_prompt, fields=fields)
+    return fields
 
 
 def _ordered(fields: Mapping[str, str]) -> dict[str, str]:
@@ -98,16 +122,28 @@ class RestoredSettings:
     notes: tuple[str, ...]
 
 
-def restore_settings(metadata: ImageMetadata) -> RestoredSettings:
-    """Reads our own JSON, or the infotext of any tool that writes the common form. Never raises."""
+def restore_settings(
+    metadata: ImageMetadata, additions: Additions = NO_ADDITIONS, *, has_picture: HasPicture = lambda name: True
+) -> RestoredSettings:
+    """Reads our own JSON, or the infotext of any tool that writes the common form. Never raises.
+
+    `postprocess` is always among the values, a list of {"id", "params"} with complete parameters.
+    """
     try:
         parameters = Parameters.model_validate_json(metadata.request_json)
     except ValueError:  # none, or written by another version: the infotext says the same in words
-        return _restore_infotext(parse_infotext(metadata.infotext))
-    return RestoredSettings(values=parameters.model_dump(), notes=())
+        values, steps, notes = _read_infotext(parse_infotext(metadata.infotext), additions)
+    else:
+        values, steps, notes = parameters.model_dump(), parameters.postprocess, ()
+    steps, more = restored_steps(steps, additions, has_picture)
+    values["postprocess"] = [{"id": step.id, "params": step.params} for step in steps]
+    return RestoredSettings(values=values, notes=(*notes, *more))
 
 
-def _restore_infotext(infotext: Infotext) -> RestoredSettings:
+def _read_infotext(
+    infotext: Infotext, additions: Additions
+) -> tuple[dict[str, Any], tuple[PostprocessStep, ...], tuple[str, ...]]:
+    """Values, steps as they stand there, and notes."""
     values: dict[str, Any] = {"prompt": infotext.prompt, "negative_prompt": infotext.negative_prompt}
     notes: list[str] = []
     for key, text in infotext.fields.items():
@@ -121,7 +157,8 @@ def _restore_infotext(infotext: Infotext) -> RestoredSettings:
             notes.append(f"{key} '{text}' is not known here and was left as it is.")
         else:
             values |= read
-    return RestoredSettings(values=values, notes=tuple(notes))
+    steps, more = read_steps(infotext.fields, additions, known=OWN_KEYS)
+    return values, steps, (*notes, *more)
 
 
 def _sampler_and_schedule(text: str) -> dict[str, Any]:
@@ -147,6 +184,10 @@ def _resize_mode(text: str) -> dict[str, Any]:
     return {"resize_mode": {word: mode for mode, word in RESIZE_WORDS.items()}[text]}
 
 
+def _task(text: str) -> dict[str, Any]:
+    return {"task": {EXTRAS: "extras"}[text]}
+
+
 _READERS: Mapping[str, Callable[[str], dict[str, Any]]] = MappingProxyType(
     {
         "Steps": lambda text: {"num_inference_steps": int(text)},
@@ -167,5 +208,9 @@ _READERS: Mapping[str, Callable[[str], dict[str, Any]]] = MappingProxyType(
         "Masked content": lambda text: {"mask_content": text},
         "Inpaint area": lambda text: {"mask_area": "masked" if text == "Only masked" else "whole"},
         "Masked area padding": lambda text: {"mask_padding_px": int(text)},
+        "Task": _task,
     }
 )
+
+OWN_KEYS = frozenset({*FIRST_KEYS, *_READERS, "Saved size", "Version", "Lora hashes", "Lora layers", "TI hashes"})
+"""No postprocessor may report a field by one of these names."""

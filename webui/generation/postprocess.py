@@ -3,7 +3,7 @@
 A postprocessor is a callable with parameters; extensions bring them (see `webui.hooks`). Imports no torch.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
@@ -144,6 +144,9 @@ class Moment:
 class Additions(Protocol):
     """What extensions add to a generation. Never raises but JobInterrupted, ImageSkipped and OutOfDeviceMemory."""
 
+    def postprocessors(self) -> Sequence[Postprocessor]:
+        """All of running extensions, in the order in which they are shown."""
+
     def postprocessor(self, id: str) -> Postprocessor | None:
         """None if no running extension has it."""
 
@@ -157,6 +160,9 @@ class Additions(Protocol):
 class NoAdditions:
     """A program without extensions."""
 
+    def postprocessors(self) -> Sequence[Postprocessor]:
+        return ()
+
     def postprocessor(self, id: str) -> Postprocessor | None:
         return None
 
@@ -165,3 +171,6 @@ class NoAdditions:
 
     def after_stage(self, moment: Moment, result: Any) -> tuple[Any, list[str]]:
         return result, []
+
+
+NO_ADDITIONS: Additions = NoAdditions()

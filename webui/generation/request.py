@@ -154,10 +154,26 @@ class GenerationRequest:
         if self.seed is not None:
             _check_range("seed", self.seed, 0, MAX_SEED)
         _check_choice("image_format", self.image_format, get_args(ImageFormat))
+        if isinstance(self.init, Extras) and self.num_images != 1:
+            raise InvalidRequest(
+                "num_batches",
+                f"{self.num_images} pictures cannot be made of a finished one.",
+                hint="Use a batch count and a batch size of 1.",
+            )
+        ids = [step.id for step in self.postprocess]
+        for id in ids:
+            if ids.count(id) > 1:
+                raise InvalidRequest("postprocess", f"'{id}' is named {ids.count(id)} times.", hint="Name it once.")
 
     @property
     def num_images(self) -> int:
         return self.num_batches * self.batch_size
+
+    def seed_of(self, index: int) -> int:
+        """Seed of picture `index`; made alone with it, the picture is the same, bit for bit on the CPU."""
+        if self.seed is None:
+            raise ValueError("The request's seed must be drawn before it runs.")
+        return (self.seed + index) % (MAX_SEED + 1)
 
 
 def _check_range(name: str, value: float, low: float, high: float) -> None:

@@ -31,6 +31,11 @@ class Infotext:
     fields: Mapping[str, str] = field(default_factory=dict)
 
 
+def is_field_name(text: str) -> bool:
+    """Whether readers would find a field of this name again."""
+    return _KEY.fullmatch(text) is not None
+
+
 def format_infotext(infotext: Infotext) -> str:
     """`infotext` as text. ValueError for a field name that no reader would find again.
 
@@ -62,7 +67,7 @@ def _one_kind_of_line_end(text: str) -> str:
 
 
 def _format_field(name: str, value: str) -> str:
-    if not _KEY.fullmatch(name):
+    if not is_field_name(name):
         raise ValueError(f"{name!r} cannot be the name of a field.")
     # The last two conditions are ours: other programs read such a value back without its quotes or outer space.
     if any(mark in value for mark in ",\n:") or value.startswith('"') or value != value.strip():

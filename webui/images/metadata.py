@@ -4,14 +4,17 @@
 |---|---|---|
 | PNG | text chunk "parameters" | text chunk "atelier" |
 | JPEG, WebP | EXIF UserComment, in UTF-16 | EXIF DeviceSettingDescription, in UTF-8 |
+
+A picture that is put together of parts of others is marked as such in XMP, in all three; PNG also takes further texts.
 """
 
 import io
 import logging
 import struct
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, assert_never
+from typing import Any, Literal, assert_never
 
 from PIL import ExifTags, Image, PngImagePlugin, TiffTags
 
@@ -34,6 +37,22 @@ JPEG_EXIF_BYTES = 65_533
 MAX_LOADED_PIXELS = 64_000_000
 """A PNG larger than this isn't decoded in search of text behind its pixels."""
 
+COMPOSITE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
+"""IPTC's word for a picture that is put together of others, some of them made by a model."""
+
+XMP_KEYWORD = "XML:com.adobe.xmp"
+"""Of the PNG chunk that holds XMP."""
+
+XMP_COMPOSITE = f"""<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
+<x:xmpmeta xmlns:x="adobe:ns:meta/">
+<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
+<rdf:Description rdf:about="" xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/">
+<Iptc4xmpExt:DigitalSourceType>{COMPOSITE}</Iptc4xmpExt:DigitalSourceType>
+</rdf:Description>
+</rdf:RDF>
+</x:xmpmeta>
+<?xpacket end="w"?>"""
+
 _UNICODE = b"UNICODE\0"
 _JSON = b"atelier\0"
 
@@ -42,10 +61,16 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageMetadata:
-    """`infotext` is the field's text (see infotext.py), `request_json` our own and exact; "" is none."""
+    """`infotext` is the field's text (see infotext.py), `request_json` our own and exact; "" is none.
+
+    `texts` are further ones by keyword, for people who look into a PNG. Neither they nor the mark are read back.
+    """
 
     infotext: str
     request_json: str
+    texts: Mapping[str, str] = field(default_factory=dict)
+    is_composite: bool = False
+    """Parts of other pictures are in it, as IPTC's DigitalSourceType says."""
 
 
 def encode_image(image: Image.Image, metadata: ImageMetadata, fmt: ImageFormat) -> bytes:
@@ -58,9 +83,10 @@ def encode_image(image: Image.Image, metadata: ImageMetadata, fmt: ImageFormat) 
         case "png":
             image.save(file, "PNG", pnginfo=_png_chunks(metadata), compress_level=PNG_COMPRESSION)
         case "jpeg":
-            flatten(image).save(file, "JPEG", quality=QUALITY, subsampling="4:4:4", exif=_jpeg_exif(metadata))
+            exif = _jpeg_exif(metadata)
+            flatten(image).save(file, "JPEG", quality=QUALITY, subsampling="4:4:4", exif=exif, **_xmp(metadata))
         case "webp":
-            image.save(file, "WEBP", quality=QUALITY, method=WEBP_METHOD, exif=_exif(metadata))
+            image.save(file, "WEBP", quality=QUALITY, method=WEBP_METHOD, exif=_exif(metadata), **_xmp(metadata))
         case _:
             assert_never(fmt)
     return file.getvalue()
@@ -80,11 +106,19 @@ def read_metadata(source: Path | bytes) -> ImageMetadata | None:
 
 def _png_chunks(metadata: ImageMetadata) -> PngImagePlugin.PngInfo:
     chunks = PngImagePlugin.PngInfo()
-    for keyword, text in (("parameters", metadata.infotext), ("atelier", metadata.request_json)):
-        if text:
+    texts = {**metadata.texts, "parameters": metadata.infotext, "atelier": metadata.request_json}
+    for keyword in ("parameters", "atelier", *metadata.texts):
+        if texts[keyword]:
             # tEXt, or iTXt where the text isn't Latin-1.
-            chunks.add_text(keyword, _without_surrogates(text))
+            chunks.add_text(keyword, _without_surrogates(texts[keyword]))
+    if metadata.is_composite:
+        chunks.add_itxt(XMP_KEYWORD, XMP_COMPOSITE)
     return chunks
+
+
+def _xmp(metadata: ImageMetadata) -> dict[str, Any]:
+    """The option of PIL's writers, left out where there is nothing to say."""
+    return {"xmp": XMP_COMPOSITE.encode()} if metadata.is_composite else {}
 
 
 def _jpeg_exif(metadata: ImageMetadata) -> bytes:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from PIL import Image
 
@@ -21,6 +21,8 @@ from webui.errors import StorageError
 from webui.images.metadata import PNG_COMPRESSION, ImageFormat
 
 EXTENSIONS: dict[ImageFormat, str] = {"png": "png", "jpeg": "jpg", "webp": "webp"}
+
+Kind = Literal["txt2img", "img2img", "extras"]
 
 _NUMBER = re.compile(r"\.?(\d+)[-.]")
 _INPUT_NAME = re.compile(r"[0-9a-f]{64}")
@@ -43,7 +45,7 @@ class ImageStore:
     def __init__(self, outputs_dir: Path) -> None:
         self._outputs_dir = outputs_dir
 
-    def save(self, data: bytes, *, kind: Literal["txt2img", "img2img"], seed: int, fmt: ImageFormat) -> Path:
+    def save(self, data: bytes, *, kind: Kind, seed: int, fmt: ImageFormat) -> Path:
         """Writes an encoded picture under the day's next number, unlike any other writer's. Raises StorageError."""
         folder = self._outputs_dir / f"{kind}-images" / date.today().isoformat()
         with _storage_errors(folder):
@@ -54,6 +56,34 @@ class ImageStore:
         return path
 
 
+class KeptPictures(Protocol):
+    """Pictures that a request names instead of holding them."""
+
+    def get(self, name: str) -> Image.Image:
+        """The picture that was kept under `name`, pixel by pixel. Raises StorageError."""
+
+
+class HeldPictures:
+    """Pictures in memory, for as long as a command runs; by the names that `InputStore` would give them."""
+
+    def __init__(self) -> None:
+        self._pictures: dict[str, Image.Image] = {}
+
+    def put(self, image: Image.Image) -> str:
+        """Keeps `image` and returns its name."""
+        name = _name_of(image)
+        self._pictures[name] = image
+        return name
+
+    def get(self, name: str) -> Image.Image:
+        if name not in self._pictures:
+            raise StorageError(f"The input picture {name[:12]} is not there.", hint="Choose the picture again.")
+        return self._pictures[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._pictures
+
+
 class InputStore:
     """Pictures and masks that jobs need, lossless, each once: `inputs_dir`/<sha256 of its pixels>.png."""
 
@@ -62,7 +92,7 @@ class InputStore:
 
     def put(self, image: Image.Image) -> str:
         """Keeps `image` (mode "RGB", "RGBA" or "L") and returns its name. Raises StorageError."""
-        name = hashlib.sha256(f"{image.mode} {image.width} {image.height} ".encode() + image.tobytes()).hexdigest()
+        name = _name_of(image)
         path = self._path(name)
         with _storage_errors(self._inputs_dir):
             if path.exists():
@@ -90,6 +120,9 @@ class InputStore:
                 hint="Choose the picture again.",
             ) from error
 
+    def __contains__(self, name: str) -> bool:
+        return _INPUT_NAME.fullmatch(name) is not None and self._path(name).is_file()
+
     def discard_unused(self, keep: Set[str]) -> None:
         """Deletes all pictures but those named in `keep`, and what a killed writer left. Not while others `put`."""
         with _storage_errors(self._inputs_dir):
@@ -101,6 +134,10 @@ class InputStore:
         if not _INPUT_NAME.fullmatch(name):
             raise StorageError(f"'{name}' is not the name of an input picture.", hint="Choose the picture again.")
         return self._inputs_dir / f"{name}.png"
+
+
+def _name_of(image: Image.Image) -> str:
+    return hashlib.sha256(f"{image.mode} {image.width} {image.height} ".encode() + image.tobytes()).hexdigest()
 
 
 def _reserve_number(folder: Path) -> tuple[int, Path]:
