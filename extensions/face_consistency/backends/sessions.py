@@ -1,0 +1,132 @@
+"""One opened network: onnxruntime on the processor or a CUDA device, fed by position, closed when told.
+
+onnxruntime is imported when the first network is opened: it takes 0.2 s, and most runs need none.
+"""
+
+import importlib
+import os
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType, ModuleType
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .catalog import FaceModel
+from .onnx_file import BrokenModel, Port
+
+Provider = Literal["auto", "cpu", "cuda"]
+"""Where networks run; "auto" takes CUDA if the installed onnxruntime has it."""
+
+Floats = NDArray[np.float32]
+
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+ERRORS_ONLY = 3
+"""onnxruntime's log severity. Its warnings about unused weights are hundreds of lines per file."""
+CUDA_OPTIONS: Mapping[str, str] = MappingProxyType(
+    {"arena_extend_strategy": "kSameAsRequested", "cudnn_conv_algo_search": "HEURISTIC"}
+)
+"""The pictures' own network needs the device's memory: take what is asked for, not the next power of two."""
+FAILURES = (
+    "EPFail", "Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "ModelRequiresCompilation",
+    "NoModel", "NoSuchFile", "NotImplemented", "RuntimeException",
+)  # fmt: skip
+"""What onnxruntime raises; the classes have no common base of their own."""
+
+
+class Session:
+    """A network of `model`, whose `graph` is known. `run` may be called from several threads."""
+
+    def __init__(self, model: FaceModel, provider: Provider = "auto") -> None:
+        if model.graph is None:
+            raise BrokenModel(model.name, model.problem or "it could not be read")
+        self.model = model
+        self.inputs: tuple[Port, ...] = model.graph.inputs
+        self.outputs: tuple[Port, ...] = model.graph.outputs
+        self._runtime = _onnxruntime()
+        self._failures = _failures()
+        self._session: Any = self._open(provider)
+
+    @property
+    def name(self) -> str:
+        return self.model.name
+
+    @property
+    def provider(self) -> str:
+        """Where it really runs, in onnxruntime's word."""
+        return str(self._session.get_providers()[0]) if self._session is not None else ""
+
+    def run(self, *values: NDArray[Any]) -> list[Floats]:
+        """`values` in the order of `inputs`, cast to what the network takes. Raises BrokenModel."""
+        session = self._session
+        if session is None:
+            raise BrokenModel(self.name, "it was closed while it was in use", hint="Try again.")
+        feed = {
+            port.name: np.ascontiguousarray(value, np.dtype(port.dtype))
+            for port, value in zip(self.inputs, values, strict=True)
+        }
+        try:
+            outputs = session.run([port.name for port in self.outputs], feed)
+        except self._failures as error:
+            raise BrokenModel(self.name, f"it failed while it ran ({self._first_line(error)})") from error
+        return [np.asarray(output, np.float32) for output in outputs]
+
+    def close(self) -> None:
+        """Gives its memory back. Twice does nothing."""
+        self._session = None
+
+    def _first_line(self, error: Exception) -> str:
+        text = str(error).replace(str(self.model.path), self.model.path.name)
+        return (text.splitlines() or [type(error).__name__])[0][:200]
+
+    def _open(self, provider: Provider) -> Any:
+        runtime = self._runtime
+        has_cuda = CUDA in runtime.get_available_providers()
+        if provider == "cuda" and not has_cuda:
+            raise BrokenModel(
+                self.name,
+                "the installed onnxruntime knows no CUDA",
+                hint='Set the provider to "auto" or "cpu", or install onnxruntime-gpu in place of onnxruntime.',
+            )
+        providers: list[Any] = [CPU]
+        if has_cuda and provider != "cpu":
+            providers.insert(0, (CUDA, dict(CUDA_OPTIONS)))
+        try:
+            session = runtime.InferenceSession(str(self.model.path), _options(runtime), providers=providers)
+        except self._failures as error:
+            raise BrokenModel(self.name, f"onnxruntime cannot open it ({self._first_line(error)})") from error
+        if provider == "cuda" and session.get_providers()[0] != CUDA:
+            raise BrokenModel(
+                self.name,
+                "no CUDA device could be used for it",
+                hint='Set the provider to "auto" or "cpu", or check that CUDA and cuDNN fit onnxruntime-gpu.',
+            )
+        return session
+
+
+def _options(runtime: ModuleType) -> Any:
+    options = runtime.SessionOptions()
+    options.log_severity_level = ERRORS_ONLY
+    # As torch does: the user's number of threads, else one per core.
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    options.intra_op_num_threads = int(threads) if threads.isdecimal() else 0
+    # Else its threads burn a core each while torch works between two calls.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+def _onnxruntime() -> ModuleType:
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    runtime = importlib.import_module("onnxruntime")
+    runtime.disable_telemetry_events()
+    return runtime
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    state = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
+    return tuple(getattr(state, name) for name in FAILURES if hasattr(state, name))
+
+
+def index_of(ports: Sequence[Port], rank: int) -> int:
+    """Which port has so many axes. The catalog has seen to it that there is one."""
+    return next(index for index, port in enumerate(ports) if port.shape is not None and len(port.shape) == rank)
