@@ -1,7 +1,7 @@
 """What the program offers to its front ends: submit, follow, list, restore. Imports no torch."""
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,10 @@ from webui.errors import InvalidRequest, WebUIError
 from webui.generation.events import GENERATION_EVENTS
 from webui.generation.infotext import RestoredSettings, restore_settings
 from webui.generation.parameters import build_request, parameters_of, parse_parameters
-from webui.generation.request import MAX_SEED, GenerationRequest, Inpaint
+from webui.generation.postprocess import PostprocessStep
+from webui.generation.request import MAX_SEED, Extras, GenerationRequest, Inpaint
+from webui.generation.scripts import steps_of_scripts
+from webui.generation.steps import checked_steps
 from webui.images.metadata import read_metadata
 from webui.images.store import ImageStore, InputStore
 from webui.jobs.queue import JobHandle, JobQueue
@@ -23,6 +26,7 @@ from webui.library.downloads.events import DOWNLOAD_EVENTS
 from webui.library.downloads.sources import Sites
 from webui.library.tool_models import ToolModels
 from webui.library.tool_requests import ToolRequest
+from webui.plugins.host import PluginHost
 from webui.prompt.chunks import CHUNK_TOKENS, EmbeddingNames, KnownEmbedding, count_tokens
 from webui.prompt.grammar import parse_prompt
 from webui.prompt.tokenizer import ClipTokenizer
@@ -42,8 +46,10 @@ ALL_JOBS = 1_000_000
 class Services:
     """One per program. Everything here may be called from any thread."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, host: PluginHost | None = None) -> None:
+        """`host` has the extensions; without one there are none that run."""
         self.settings = settings
+        self.host = PluginHost(settings) if host is None else host
         self.library = build_library(settings)
         self.outputs = ImageStore(settings.outputs_dir)
         self.inputs = InputStore(settings.inputs_dir)
@@ -65,11 +71,22 @@ class Services:
         return [file.name for file in self.library.vaes() if not file.problem]
 
     def generate(self, request: GenerationRequest, *, owner: str) -> JobHandle:
-        """Queues `request`; a missing seed is drawn here. Raises ModelNotFound or UnsupportedModel at once."""
-        self.library.find_checkpoint(request.checkpoint)
-        if request.vae not in (AUTOMATIC_VAE, OWN_VAE):
-            self.library.find_vae(request.vae)
-        return self.queue.submit(GENERATE, self._to_payload(with_seed(request)), owner=owner)
+        """Queues `request`; a missing seed is drawn here, and the steps' parameters get their defaults.
+
+        Raises ModelNotFound or UnsupportedModel at once, and InvalidRequest ("ID.field") for a step that cannot run.
+        """
+        if isinstance(request.init, Extras):
+            _check_extras(request)
+        else:
+            self.library.find_checkpoint(request.checkpoint)
+            if request.vae not in (AUTOMATIC_VAE, OWN_VAE):
+                self.library.find_vae(request.vae)
+        checked = replace(request, postprocess=checked_steps(request, self.host, self.inputs.__contains__))
+        return self.queue.submit(GENERATE, self._to_payload(with_seed(checked)), owner=owner)
+
+    def steps_of_scripts(self, alwayson_scripts: Mapping[str, Any]) -> tuple[PostprocessStep, ...]:
+        """The steps that clients of A1111's HTTP API ask for by title. Raises InvalidRequest."""
+        return steps_of_scripts(alwayson_scripts, self.host.postprocessors())
 
     def download(self, request: DownloadRequest, *, owner: str) -> JobHandle:
         """Queues a download, or gives the one that the owner has asked for already. Raises InvalidRequest at once."""
@@ -154,17 +171,14 @@ class Services:
                 "This picture does not say how it was made.",
                 hint="Use an original file: many programs and websites remove the text when they save a copy.",
             )
-        return restore_settings(metadata)
+        return restore_settings(metadata, self.host, has_picture=self.inputs.__contains__)
 
     def discard_unused_inputs(self) -> None:
-        """Removes stored pictures and masks that no kept job needs."""
-        keep = {
-            name
-            for job in self.queue.jobs(limit=ALL_JOBS)
-            for name in (job.payload.get("image"), job.payload.get("mask"))
-            if name
-        }
-        self.inputs.discard_unused(keep)
+        """Removes stored pictures that no kept job needs: to start from, as a mask, or for a step.
+
+        Of steps any text counts that could name one: their extension may be switched off, and on again later.
+        """
+        self.inputs.discard_unused({name for job in self.queue.jobs(limit=ALL_JOBS) for name in _texts(job.payload)})
 
     def start_hashing(self) -> None:
         """Hashes model files in the background, while no job waits for the device or runs on it."""
@@ -186,6 +200,25 @@ class Services:
         if isinstance(request.init, Inpaint):
             payload["mask"] = self.inputs.put(request.init.mask.image)
         return payload
+
+
+def _check_extras(request: GenerationRequest) -> None:
+    if not request.postprocess:
+        raise InvalidRequest(
+            "postprocess", "No step is switched on: the picture would stay as it is.", hint="Switch one on."
+        )
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All texts in a JSON value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for part in value.values():
+            yield from _texts(part)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _texts(part)
 
 
 def build_library(settings: Settings) -> Library:

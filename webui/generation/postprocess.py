@@ -154,7 +154,10 @@ class Additions(Protocol):
         """Returns notes for the user."""
 
     def after_stage(self, moment: Moment, result: Any) -> tuple[Any, list[str]]:
-        """`result` or what an extension puts in its place, and notes. See `webui.hooks` for the types by stage."""
+        """`result` or what an extension puts in its place, and notes.
+
+        `webui.hooks` says what is the result of which stage; what is put in its place is checked to be alike.
+        """
 
 
 class NoAdditions:
