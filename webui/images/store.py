@@ -93,7 +93,7 @@ class InputStore:
     def put(self, image: Image.Image) -> str:
         """Keeps `image` (mode "RGB", "RGBA" or "L") and returns its name. Raises StorageError."""
         name = _name_of(image)
-        path = self._path(name)
+        path = self.path(name)
         with _storage_errors(self._inputs_dir):
             if path.exists():
                 return name
@@ -108,7 +108,7 @@ class InputStore:
     def get(self, name: str) -> Image.Image:
         """The picture that `put` named, pixel by pixel. Raises StorageError."""
         try:
-            with Image.open(self._path(name), formats=["PNG"]) as file:
+            with Image.open(self.path(name), formats=["PNG"]) as file:
                 return file.copy()
         except FileNotFoundError as error:
             raise StorageError(
@@ -121,7 +121,7 @@ class InputStore:
             ) from error
 
     def __contains__(self, name: str) -> bool:
-        return _INPUT_NAME.fullmatch(name) is not None and self._path(name).is_file()
+        return _INPUT_NAME.fullmatch(name) is not None and self.path(name).is_file()
 
     def discard_unused(self, keep: Set[str]) -> None:
         """Deletes all pictures but those named in `keep`, and what a killed writer left. Not while others `put`."""
@@ -130,7 +130,8 @@ class InputStore:
                 if path.stem not in keep:
                     path.unlink(missing_ok=True)
 
-    def _path(self, name: str) -> Path:
+    def path(self, name: str) -> Path:
+        """Where the picture of this name lies, or would lie. Raises StorageError for what is no name."""
         if not _INPUT_NAME.fullmatch(name):
             raise StorageError(f"'{name}' is not the name of an input picture.", hint="Choose the picture again.")
         return self._inputs_dir / f"{name}.png"
