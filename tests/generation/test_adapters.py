@@ -12,9 +12,11 @@ from safetensors.torch import load_file, save_file
 
 from tests.adapter_files import attention_of, modules_of, write_adapter
 from tests.conftest import CPU
+from tests.generation.additions import Added, Step
 from tests.models import write_checkpoint
 from webui.errors import AdapterMismatch, OutOfDeviceMemory, UnsupportedModel
 from webui.generation.events import ImageReady, Note
+from webui.generation.postprocess import PostprocessContext, PostprocessStep, Processed
 from webui.generation.request import GenerationRequest, Img2Img, Inpaint, MaskSpec, Sampling
 from webui.generation.run import Generator
 from webui.images.store import ImageStore
@@ -474,7 +476,8 @@ def test_a_bundled_textual_inversion_is_there_with_its_lora_alone(studio: Studio
     studio.library.refresh()
 
 
-def test_a_hypernetwork_changes_the_picture_and_is_gone_without_its_tag(studio: Studio) -> None:
+def write_hypernetwork(studio: Studio, name: str) -> Path:
+    """For attentions of width 32, which the tiny model has. Returns its folder."""
     generator = torch.Generator().manual_seed(2)
     state = {
         f"linear.{index}.{name}": torch.randn(shape, generator=generator) * 0.2
@@ -482,8 +485,13 @@ def test_a_hypernetwork_changes_the_picture_and_is_gone_without_its_tag(studio: 
         for name, shape in (("weight", sizes), ("bias", sizes[:1]))
     }
     folder = studio.models / "hypernetworks"
-    folder.mkdir()
-    torch.save({32: (state, state), "name": "h"}, folder / "hyper.pt")
+    folder.mkdir(exist_ok=True)
+    torch.save({32: (state, state), "name": "h"}, folder / f"{name}.pt")
+    return folder
+
+
+def test_a_hypernetwork_changes_the_picture_and_is_gone_without_its_tag(studio: Studio) -> None:
+    folder = write_hypernetwork(studio, "hyper")
     torch.save({768: ({"linear.0.weight": torch.eye(768), "linear.0.bias": torch.zeros(768)},) * 2}, folder / "big.pt")
     base = studio.pixels("a red cat")
     changed = studio.pixels("a red cat<hypernet:hyper:0.8>")
@@ -493,6 +501,42 @@ def test_a_hypernetwork_changes_the_picture_and_is_gone_without_its_tag(studio: 
     assert "no hypernetwork named 'hyperr'" in studio.notes("a red cat<hypernet:hyperr:1>")[0]
     with pytest.raises(AdapterMismatch, match=r"'big' does not fit this checkpoint: .* width 768"):
         studio.make("a red cat<hypernet:big:1>")
+
+
+@pytest.mark.parametrize("own_prompt", [None, "a blue dog<lora:b:0.9><hypernet:changed:0.5>"])
+def test_a_redraw_between_two_pictures_has_its_own_networks_and_leaves_theirs_alone(
+    studio: Studio, photo: Image.Image, mask: Image.Image, own_prompt: str | None
+) -> None:
+    def redraw(image: Image.Image, params: object, context: PostprocessContext) -> Processed:
+        again = context.redraw(image, mask, strength=1.0, prompt=own_prompt, blur_px=0, padding_px=0)
+        return Processed(image=again)
+
+    write_hypernetwork(studio, "changed")
+    prompt = "a red cat<lora:a:1:stop=2><lora:b:0.7:area=mask><hypernet:changed:0.8>"
+    init = Inpaint(image=photo, mask=MaskSpec(image=mask, blur_px=12), strength=1.0)
+    plain = studio.make(prompt, num_batches=2, init=init)
+    expected = [
+        studio.pixels(
+            own_prompt or prompt,
+            seed=ready.seed,
+            init=Inpaint(
+                image=Image.fromarray(pixels(ready)),
+                mask=MaskSpec(image=mask, blur_px=0, area="masked", padding_px=0),
+                strength=1.0,
+            ),
+        )
+        for ready in plain
+    ]
+    generator = studio.generator
+    studio.generator = Generator(studio.manager, ImageStore(studio.models / "redrawn"), Added([Step(run=redraw)]))
+    steps = (PostprocessStep(id="brighten"),)
+    redrawn = studio.make(prompt, num_batches=2, init=init, postprocess=steps)
+    studio.generator = generator
+    for ready, pixels_expected in zip(redrawn, expected, strict=True):
+        assert np.array_equal(pixels(ready), pixels_expected)
+    studio.make("a red cat")
+    assert studio.is_pristine()
+    assert studio.model.components["unet"].patches._prepared == {}
 
 
 def test_block_weights_for_another_network_are_named(studio: Studio) -> None:
