@@ -27,6 +27,9 @@ TILE_STEP = 896
 """Tiles share 128 px, so that a face of up to that size is whole in one of them."""
 TURNED_SIDE = 512
 MIN_PRESENCE = 0.0
+SURE_PRESENCE = 6.0
+SURE_SCORE = 0.8
+"""Of detector and mesh one has to be sure: blurred faces have a presence of 3, false alarms a score below this."""
 
 
 def find_faces(pixels: Pixels, *, models: Models, min_score: float = 0.6, all_angles: bool = True) -> list[Face]:
@@ -50,13 +53,17 @@ def face_in(pixels: Pixels, box: Box, score: float, models: Models) -> Face:
 
 
 def distinct(faces: Sequence[Face]) -> list[Face]:
-    """Those that the mesh believes in, one for each place."""
+    """The believable ones, one for each place."""
     kept: list[Face] = []
     for face in sorted(faces, key=lambda face: face.score, reverse=True):
         alone = all(overlap(mesh_box(face), mesh_box(other)) < MAX_OVERLAP for other in kept)
-        if face.presence > MIN_PRESENCE and alone:
+        if believable(face) and alone:
             kept.append(face)
     return kept
+
+
+def believable(face: Face) -> bool:
+    return face.presence > SURE_PRESENCE or (face.presence > MIN_PRESENCE and face.score > SURE_SCORE)
 
 
 def mesh_box(face: Face) -> Box:
