@@ -1,9 +1,11 @@
+import dataclasses
 import io
 import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -114,6 +116,47 @@ def test_the_infotext_is_where_other_programs_look_in_jpeg_and_webp(fmt: ImageFo
     data = encode_image(SMALL, metadata("a 猫\nSteps: 1"), fmt)
     exif = Image.open(io.BytesIO(data)).info["exif"]
     assert user_comment(exif) == b"UNICODE\0" + "a 猫\nSteps: 1".encode("utf-16-be")
+
+
+DIGITAL_SOURCE_TYPE = "{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}DigitalSourceType"
+
+
+@pytest.mark.parametrize("fmt", FORMATS)
+def test_a_composite_says_so_in_xmp_in_every_format(fmt: ImageFormat, photo: Image.Image) -> None:
+    data = encode_image(photo, dataclasses.replace(metadata(), is_composite=True), fmt)
+    image = Image.open(io.BytesIO(data))
+    packet = image.info["XML:com.adobe.xmp"].encode() if fmt == "png" else image.info["xmp"]
+    assert packet.startswith(b'<?xpacket begin="\xef\xbb\xbf"')
+    (source_type,) = ElementTree.fromstring(packet.decode()).iter(DIGITAL_SOURCE_TYPE)
+    assert source_type.text == ("http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia")
+    assert read_metadata(data) == metadata(), "the other texts are there as ever"
+
+
+def test_xmp_lies_where_the_standards_put_it() -> None:
+    composite = dataclasses.replace(metadata(), is_composite=True)
+    chunks = [data for kind, data in png_chunks(encode_image(SMALL, composite, "png")) if kind == b"iTXt"]
+    assert [chunk[:22] for chunk in chunks] == [b"XML:com.adobe.xmp\0\0\0\0\0"]
+    assert b"\xff\xe1" in encode_image(SMALL, composite, "jpeg").split(b"http://ns.adobe.com/xap/1.0/\0")[0][-4:]
+    assert b"XMP " in encode_image(SMALL, composite, "webp")
+
+
+def test_a_picture_that_is_no_composite_is_the_same_file_as_without_any_mark(photo: Image.Image) -> None:
+    for fmt in FORMATS:
+        plain = encode_image(photo, metadata(), fmt)
+        assert b"DigitalSourceType" not in plain
+        assert plain == encode_image(photo, dataclasses.replace(metadata(), is_composite=False, texts={}), fmt)
+    kinds = [kind for kind, _ in png_chunks(encode_image(SMALL, metadata(), "png"))]
+    assert kinds == [b"IHDR", b"tEXt", b"tEXt", b"IDAT", b"IEND"]
+
+
+def test_further_texts_stand_in_a_png_by_their_keywords() -> None:
+    texts = {"face_consistency": "similarity 0.31 → 0.84", "upscale": "", "plain": "x"}
+    data = encode_image(SMALL, dataclasses.replace(metadata(), texts=texts), "png")
+    info = Image.open(io.BytesIO(data)).info
+    assert info["face_consistency"] == "similarity 0.31 → 0.84"
+    assert info["plain"] == "x"
+    assert "upscale" not in info
+    assert read_metadata(data) == metadata()
 
 
 def encoded(fmt: str, **options: object) -> bytes:

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from webui.errors import StorageError
-from webui.images.store import ImageStore, InputStore
+from webui.images.store import HeldPictures, ImageStore, InputStore
 
 # Long enough that a reader could catch it half written.
 DATA = b"begin" + bytes(500_000) + b"end"
@@ -41,7 +41,7 @@ def put_many(inputs: Path, count: int) -> list[str]:
 
 
 @pytest.mark.parametrize(("fmt", "extension"), [("png", "png"), ("jpeg", "jpg"), ("webp", "webp")])
-@pytest.mark.parametrize("kind", ["txt2img", "img2img"])
+@pytest.mark.parametrize("kind", ["txt2img", "img2img", "extras"])
 def test_pictures_are_filed_by_day_and_number(kind: str, fmt: str, extension: str, tmp_path: Path) -> None:
     days = [date.today()]
     path = ImageStore(tmp_path).save(b"data", kind=kind, seed=42, fmt=fmt)
@@ -177,6 +177,20 @@ def test_inputs_put_in_parallel_are_whole(tmp_path: Path) -> None:
     assert all(put == names[0] for put in names)
     assert [InputStore(tmp_path).get(name).getpixel((0, 0))[0] for name in names[0]] == list(range(10))
     assert len(list(tmp_path.iterdir())) == 10
+
+
+def test_pictures_in_memory_have_the_names_that_they_would_have_on_disk(tmp_path: Path) -> None:
+    held, kept = HeldPictures(), InputStore(tmp_path)
+    image = Image.effect_noise((9, 7), 40).convert("RGB")
+    name = held.put(image)
+    assert name == kept.put(image)
+    assert held.get(name) is image
+    for store in (held, kept):
+        assert name in store
+        assert "0" * 64 not in store
+        assert "../../etc/passwd" not in store
+        with pytest.raises(StorageError, match="Choose the picture again"):
+            store.get("0" * 64)
 
 
 def test_discard_unused_keeps_only_what_is_named(tmp_path: Path) -> None:
