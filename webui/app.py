@@ -2,16 +2,24 @@
 
 import logging
 import socket
+import sys
 import threading
 import webbrowser
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import uvicorn
 
+from webui.command_generate import CommandReport
 from webui.errors import InvalidRequest, StorageError, WebUIError
 from webui.generation.events import ImageReady
-from webui.images.store import ImageStore
+from webui.generation.postprocess import NO_ADDITIONS, Additions, Processed
+from webui.generation.request import GenerationRequest
+from webui.generation.steps import checked_steps
+from webui.hooks import CommandContext
+from webui.images.store import HeldPictures, ImageStore, KeptPictures
+from webui.jobs.cancel import CancelToken
 from webui.jobs.worker import JobContext, Runner, Worker
 from webui.library.catalog import STARTER, Library
 from webui.library.downloads.download import DownloadRequest
@@ -19,7 +27,8 @@ from webui.library.events import ModelSaved
 from webui.library.tool_models import saved_model
 from webui.library.tool_progress import ToolReport
 from webui.library.tool_requests import parse_tool_request
-from webui.services import DOWNLOAD, GENERATE, NETWORK_LANE, TOOL, TOOL_LANE, Services
+from webui.plugins.host import PluginHost
+from webui.services import DOWNLOAD, GENERATE, NETWORK_LANE, TOOL, TOOL_LANE, Services, build_library, with_seed
 from webui.settings import Settings
 
 if TYPE_CHECKING:
@@ -31,11 +40,22 @@ logger = logging.getLogger(__name__)
 
 STOP_TIMEOUT_S = 10.0
 
-"""The checkpoint that ships with the program."""
+
+def build_host(settings: Settings) -> PluginHost:
+    """The extensions that are on, loaded."""
+    host = PluginHost(settings)
+    host.load()
+    return host
 
 
-def build_generator(settings: Settings, library: Library, store: ImageStore) -> "Generator":
-    """The engine, which runs models of `library` and saves into `store`.
+def build_generator(
+    settings: Settings,
+    library: Library,
+    store: ImageStore,
+    additions: Additions = NO_ADDITIONS,
+    inputs: KeptPictures | None = None,
+) -> "Generator":
+    """The engine, which runs models of `library` and saves into `store`; `inputs` has what postprocess steps name.
 
     Imports torch, so it is called where the device is used: on the worker, or by the command line.
     """
@@ -54,12 +74,31 @@ def build_generator(settings: Settings, library: Library, store: ImageStore) -> 
         device_bytes=int(settings.device_memory_gb * 1e9),
         cache_dir=settings.cache_dir,
     )
-    return Generator(manager, store)
+    return Generator(manager, store, additions, inputs=inputs)
+
+
+def build_command_context(settings: Settings, host: PluginHost) -> CommandContext:
+    """What the command of an extension may use. The engine is built when it is first asked for."""
+    pictures = HeldPictures()
+    engines: list[Generator] = []
+
+    def process(request: GenerationRequest) -> Sequence[Processed]:
+        if not engines:
+            library, store = build_library(settings), ImageStore(settings.outputs_dir)
+            engines.append(build_generator(settings, library, store, host, pictures))
+        checked = replace(request, postprocess=checked_steps(request, host, pictures.__contains__))
+        report = CommandReport(sys.stderr)
+        try:
+            return engines[0].process(with_seed(checked), report=report, cancel=CancelToken())
+        finally:
+            report.close()
+
+    return CommandContext(settings=settings, process=process, keep=pictures.put)
 
 
 def build_runners(services: Services) -> Mapping[str, Runner]:
     """What the worker can run, by kind of job."""
-    generator = build_generator(services.settings, services.library, services.outputs)
+    generator = build_generator(services.settings, services.library, services.outputs, services.host, services.inputs)
     preload_starter(generator, services)
 
     def run_generation(context: JobContext) -> None:
@@ -126,7 +165,8 @@ def serve(settings: Settings) -> None:
     """Runs the program until it is told to stop. The page answers before torch is imported."""
     listener = open_port(settings)
     prepare_data_dir(settings)
-    services = Services(settings)
+    host = build_host(settings)
+    services = Services(settings, host)
     services.discard_unused_inputs()
     workers = (
         Worker(services.queue, lambda: build_runners(services)),
@@ -146,6 +186,7 @@ def serve(settings: Settings) -> None:
     finally:
         for worker in workers:
             worker.stop(STOP_TIMEOUT_S)
+        host.close()
         services.close()
 
 

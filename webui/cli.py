@@ -1,19 +1,21 @@
-"""The command line: serve (the default), generate, bench. Importing it imports no torch."""
+"""The command line: serve (the default), generate, extensions' own commands. Importing it imports no torch."""
 
 import argparse
 import json
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import webui
-from webui.errors import WebUIError
+from webui.errors import ExtensionError, WebUIError
+from webui.plugins.command_names import command_names
 
 PROGRAM = "launch.py"
+HELP = ("-h", "--help")
 
 GENERATE_OPTIONS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
@@ -54,9 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code. Errors of ours are one clear line; Ctrl+C is no error."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    given = _with_default_command(list(sys.argv[1:] if arguments is None else arguments))
-    options = _parser(given[0]).parse_args(given)
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        more = _commands_of_extensions(given)
+        given = _with_default_command(given, more)
+        options = _parser(given, more).parse_args(given)
         return int(options.run(options) or 0)
     except WebUIError as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
@@ -65,15 +69,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _with_default_command(arguments: list[str]) -> list[str]:
+def command_table() -> Mapping[str, tuple[str, Callable[[argparse.ArgumentParser], None]]]:
+    """Command of the program itself -> (its line of help, what adds its options)."""
+    return _COMMANDS
+
+
+def _commands_of_extensions(arguments: Sequence[str]) -> Mapping[str, tuple[str, str]]:
+    """Command -> (its line of help, id of the extension); looked up only where one may be meant. Imports none."""
+    if not arguments or arguments[0] in _COMMANDS or (arguments[0].startswith("-") and arguments[0] not in HELP):
+        return {}
+    checkout = Path(webui.__file__).resolve().parent.parent
+    data_dir = _data_dir(arguments) or checkout
+    return command_names([checkout / "extensions", data_dir / "extensions"], data_dir / "extensions.json")
+
+
+def _data_dir(arguments: Sequence[str]) -> Path | None:
+    """As the settings will have it, which take too long to import for a line of help."""
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--data-dir")
+    given = early.parse_known_args(list(arguments))[0].data_dir or os.environ.get("WEBUI_DATA_DIR")
+    return Path(given).expanduser() if given else None
+
+
+def _with_default_command(arguments: list[str], more: Mapping[str, tuple[str, str]]) -> list[str]:
     """`serve` where no command is named: `launch.py --port 8000`."""
-    if arguments and (arguments[0] in _COMMANDS or arguments[0] in ("-h", "--help", "--version")):
+    if arguments and (arguments[0] in _COMMANDS or arguments[0] in more or arguments[0] in (*HELP, "--version")):
         return arguments
     return ["serve", *arguments]
 
 
-def _parser(chosen: str) -> argparse.ArgumentParser:
-    """Knows all commands by name, and the options of the `chosen` one: others' need not be imported."""
+def _parser(arguments: Sequence[str], more: Mapping[str, tuple[str, str]]) -> argparse.ArgumentParser:
+    """Knows all commands by name, and the options of the one that was chosen: others' need not be imported."""
+    chosen = arguments[0]
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
         description="Atelier: a browser studio for Stable Diffusion.",
@@ -86,7 +113,43 @@ def _parser(chosen: str) -> argparse.ArgumentParser:
         _add_common_options(command)
         if name == chosen:
             add_options(command)
+    for name, (summary, id) in more.items():
+        command = commands.add_parser(name, help=summary, description=summary)
+        _add_common_options(command)
+        if name == chosen:
+            _extension_command(command, name, id, _data_dir(arguments))
     return parser
+
+
+def _extension_command(parser: argparse.ArgumentParser, name: str, id: str, data_dir: Path | None) -> None:
+    """Loads the extension `id`, which adds the options of its command."""
+    from webui.app import build_command_context
+    from webui.plugins.host import PluginHost
+    from webui.plugins.loading import failure
+    from webui.settings import load_settings
+
+    host = PluginHost(load_settings(data_dir=data_dir))
+    host.load(only={id})
+    command = host.command(name, id)
+    folder = host.extension(id).folder
+
+    def run(options: argparse.Namespace) -> int:
+        try:
+            return int(command.run(options, build_command_context(_settings_of(options), host)) or 0)
+        except WebUIError:
+            raise
+        except Exception as error:
+            logging.exception("The command '%s' failed.", name)
+            raise ExtensionError(f"The extension '{id}' failed: {failure(error, folder)}") from error
+        finally:
+            host.close()
+
+    try:
+        command.add_options(parser)
+    except Exception as error:
+        logging.exception("The command '%s' failed.", name)
+        raise ExtensionError(f"The extension '{id}' failed: {failure(error, folder)}") from error
+    parser.set_defaults(run=run)
 
 
 def _add_common_options(command: argparse.ArgumentParser) -> None:
@@ -129,7 +192,7 @@ def _generate_options(command: argparse.ArgumentParser) -> None:
 
 
 def _generate(options: argparse.Namespace) -> None:
-    from webui.app import build_generator, prepare_data_dir
+    from webui.app import build_generator, build_host, prepare_data_dir
     from webui.command_generate import CommandReport, request_from_options
     from webui.images.store import ImageStore
     from webui.jobs.cancel import CancelToken
@@ -149,9 +212,11 @@ def _generate(options: argparse.Namespace) -> None:
         prepare_data_dir(settings)
     store = ImageStore(options.output or settings.outputs_dir)
     report = CommandReport(sys.stderr)
-    generator = build_generator(settings, library, store)
+    host = build_host(settings)
+    generator = build_generator(settings, library, store, host)
     for ready in generator.generate(with_seed(request), report=report, cancel=CancelToken(), previews=False):
         print(json.dumps({"path": ready.path, "seed": ready.seed}) if options.json else ready.path)
+    host.close()
 
 
 BENCHMARKS = MappingProxyType({"pictures": "against_diffusers.py", "models": "models.py", "faces": "faces.py"})
@@ -201,12 +266,19 @@ def _models_options(command: argparse.ArgumentParser) -> None:
     add_actions(command)
 
 
+def _extensions_options(command: argparse.ArgumentParser) -> None:
+    from webui.command_extensions import add_actions
+
+    add_actions(command)
+
+
 _COMMANDS = MappingProxyType(
     {
         "serve": ("serve the browser page (the default)", _serve_options),
         "generate": ("make pictures without a browser", _generate_options),
         "inspect": ("say what a model file is, as JSON", _inspect_options),
         "models": ("get, list, convert and merge models", _models_options),
+        "extensions": ("list and check extensions, switch them on and off", _extensions_options),
         "bench": ("measure speed side by side with diffusers and peft, or how faces come out", _bench_options),
     }
 )

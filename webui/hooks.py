@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pluggy
+from PIL import Image
 from pydantic import BaseModel
 
 from webui.errors import InvalidRequest, UnreadableImage, WebUIError
@@ -27,6 +28,8 @@ from webui.generation.postprocess import (
     Stage,
 )
 from webui.generation.request import Extras, GenerationRequest
+from webui.images.infotext import Infotext, format_infotext, parse_infotext
+from webui.images.metadata import ImageMetadata, encode_image, read_metadata
 from webui.images.reading import flatten, open_image
 from webui.jobs.cancel import CancelToken
 from webui.settings import Settings
@@ -43,6 +46,8 @@ __all__ = [
     "Extras",
     "GenerationRequest",
     "Hooks",
+    "ImageMetadata",
+    "Infotext",
     "InvalidRequest",
     "Moment",
     "Picture",
@@ -56,10 +61,14 @@ __all__ = [
     "Tab",
     "UnreadableImage",
     "WebUIError",
+    "encode_image",
     "flatten",
+    "format_infotext",
     "hookimpl",
     "hookspec",
     "open_image",
+    "parse_infotext",
+    "read_metadata",
 ]
 
 PROJECT = "atelier"
@@ -99,9 +108,11 @@ class CommandContext:
 
     settings: Settings
     process: Callable[[GenerationRequest], Sequence[Processed]]
-    """Runs the request's pictures through the engine and its postprocessors, saves nothing. Loads torch if needed.
+    """Runs the request's pictures through the engine and its postprocessors, saves nothing. Imports torch.
 
     Several postprocessors' fields, notes and details are joined, in their order."""
+    keep: Callable[[Image.Image], str]
+    """Keeps a picture for as long as the command runs; returns its name for a `Picture` parameter."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,10 +40,9 @@ class Guarded:
         self._run(lambda: self._inner.check(params, request))
 
     def __call__(self, image: Image.Image, params: Any, context: PostprocessContext) -> Processed:
-        """Works on a copy of `image`, so that the caller's is whole if this raises."""
-        processed = self._run(lambda: self._inner(image.copy(), params, context))
+        processed = self._run(lambda: self._inner(image, params, context))
         if not isinstance(processed, Processed):
-            raise self._fault(ExtensionError(f"It returned {processed!r:.100} instead of a Processed."))
+            raise self._fault(ExtensionError(f"It returned a {type(processed).__name__} instead of a Processed."))
         return processed
 
     def _run(self, action: Callable[[], Any]) -> Any:

@@ -26,6 +26,8 @@ from webui.settings import CHECKOUT, Settings
 
 LOG = logging.getLogger(__name__)
 
+MAX_PROBLEMS = 8
+"""So many are kept of one extension, the latest ones."""
 UNLOAD_S = 5.0
 """The longest that an extension may take to clean up."""
 
@@ -227,7 +229,7 @@ class PluginHost:
         with self._problems_lock:
             known = self._problems.get(id, ())
             if str(problem) not in known:
-                self._problems[id] = (*known, str(problem))
+                self._problems[id] = (*known, str(problem))[-MAX_PROBLEMS:]
 
     def _named(self, id: str) -> Found:
         found = next((found for found in self._found if found.id == id), None)

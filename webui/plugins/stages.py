@@ -40,7 +40,7 @@ class StageHooks:
             try:
                 said = self._asked(extension, "before_stage", moment=moment)
                 if not isinstance(said, str | None):
-                    raise ExtensionError(f"`before_stage` returned {said!r:.100} instead of a text.")
+                    raise ExtensionError(f"it returned a {type(said).__name__} instead of a text.")
             except ExtensionError as error:
                 said = self._switched_off(extension, "before_stage", moment, error)
             if said:
