@@ -52,14 +52,19 @@ class Models:
             rows = detector.detect(cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))[1]
         return np.zeros((0, 15), np.float32) if rows is None else np.asarray(rows, np.float32)
 
-    def mesh(self, crop: Pixels) -> tuple[Points, float]:
-        """(468, 3) points in pixels of `crop` (192, 192, 3), and the presence logit."""
+    def mesh(self, crop: Pixels) -> Points:
+        """(468, 3) points in pixels of `crop` (192, 192, 3)."""
         with self._lock:
             network = self._get(MESH, cv2.dnn.readNetFromTFLite)
             network.setInput(cv2.dnn.blobFromImage(crop, 1 / 255))
-            points = np.array(network.forward(), np.float32).reshape(-1, 3)
-            presence = float(network.forward(PRESENCE_LAYER).ravel()[0])
-        return points, presence
+            return np.array(network.forward(), np.float32).reshape(-1, 3)
+
+    def presence(self, crop: Pixels) -> float:
+        """Whether `crop` (192, 192, 3) is a face, a logit. As slow as `mesh`: OpenCV gives one output at a time."""
+        with self._lock:
+            network = self._get(MESH, cv2.dnn.readNetFromTFLite)
+            network.setInput(cv2.dnn.blobFromImage(crop, 1 / 255))
+            return float(network.forward(PRESENCE_LAYER).ravel()[0])
 
     def person(self, crop: Pixels) -> NDArray[np.float32]:
         """(256, 256) 0 to 1 for `crop` (256, 256, 3): how much each pixel is a person."""

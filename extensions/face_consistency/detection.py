@@ -37,6 +37,7 @@ def find_faces(pixels: Pixels, *, models: Models, min_score: float = 0.6, all_an
 
     Raises MissingFaceModel.
     """
+    pixels = np.ascontiguousarray(pixels)
     for boxes in searches(pixels, models, min_score, all_angles):
         faces = distinct([face_in(pixels, box, score, models) for box, score in boxes])
         if faces:
@@ -91,7 +92,7 @@ def searches(pixels: Pixels, models: Models, min_score: float, all_angles: bool)
         yield [found for tile in View.of(pixels, side).tiles() for found in tile.search(models, min_score)]
     if all_angles:
         for quarters in (1, 3, 2):
-            turned = View.of(np.rot90(pixels, quarters), min(longest, TURNED_SIDE))
+            turned = View.of(np.ascontiguousarray(np.rot90(pixels, quarters)), min(longest, TURNED_SIDE))
             height, width = pixels.shape[:2]
             yield [
                 (turned_back(box, quarters, width, height), score) for box, score in turned.search(models, min_score)
@@ -127,7 +128,7 @@ class View:
         height, width = self.pixels.shape[:2]
         for top in starts(height):
             for left in starts(width):
-                tile = self.pixels[top : top + TILE_SIDE, left : left + TILE_SIDE]
+                tile = np.ascontiguousarray(self.pixels[top : top + TILE_SIDE, left : left + TILE_SIDE])
                 yield replace(self, pixels=tile, left=left, top=top)
 
     def search(self, models: Models, min_score: float) -> list[Found]:

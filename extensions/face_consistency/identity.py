@@ -15,7 +15,11 @@ SAME_PERSON = 0.363
 VERY_CLOSE = 0.80
 """What two pictures of one person hardly exceed: a photo and its blurred copy have 0.83."""
 MIN_FACE_PX = 40
-"""Width of the detector's box below which the measure says little."""
+"""Width of the detector's box below which the measure says little.
+
+Seven people against themselves in full size, the lowest: 90 px 0.99, 60 px 0.98, 50 px 0.96, 40 px 0.92, 32 px 0.82,
+24 px 0.75, 20 px 0.68, 14 px 0.57. Different people: 0.35 at most, at any size.
+"""
 
 ANCHORS = ((33, 133), (362, 263), (1, 1), (61, 61), (291, 291))
 """Mesh points whose means are the right eye, the left eye, the nose tip and the corners of the mouth."""

@@ -78,26 +78,29 @@ def find_mesh(pixels: Pixels, box: tuple[float, float, float, float], models: Mo
 
 
 def settled(pixels: Pixels, box: tuple[float, float, float, float], turn: float, models: Models) -> Mesh:
-    """Looks again and again at the square around the last points, until its turn no longer changes."""
+    """Looks at the square around the last points again until its turn no longer changes, twice at least."""
     center = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
     side = max(box[2] - box[0], box[3] - box[1]) * ROOM
-    mesh = looked_at(pixels, center, side, turn, models)
+    points, crop = looked_at(pixels, center, side, turn, models)
     for _ in range(MAX_PASSES - 1):
-        center, side, next_turn = surroundings(mesh.points)
+        center, side, next_turn = surroundings(points)
         change = abs((next_turn - turn + 180) % 360 - 180)
         turn = next_turn
-        mesh = looked_at(pixels, center, side, turn, models)
+        points, crop = looked_at(pixels, center, side, turn, models)
         if change < STILL_DEGREES:
             break
-    return mesh
+    return Mesh(points=points, presence=models.presence(crop))
 
 
-def looked_at(pixels: Pixels, center: tuple[float, float], side: float, turn: float, models: Models) -> Mesh:
+def looked_at(
+    pixels: Pixels, center: tuple[float, float], side: float, turn: float, models: Models
+) -> tuple[Points, Pixels]:
+    """The points in the picture, and the crop that the network saw."""
     matrix = square(center, side, turn, MESH_SIDE)
-    points, presence = models.mesh(cut(pixels, matrix, MESH_SIDE))
+    crop = cut(pixels, matrix, MESH_SIDE)
+    points = models.mesh(crop)
     flat = applied(cv2.invertAffineTransform(matrix), points)
-    depth = points[:, 2:] * (side / MESH_SIDE)
-    return Mesh(points=np.hstack([flat, depth]).astype(np.float32), presence=presence)
+    return np.hstack([flat, points[:, 2:] * (side / MESH_SIDE)]).astype(np.float32), crop
 
 
 def surroundings(points: Points) -> tuple[tuple[float, float], float, float]:

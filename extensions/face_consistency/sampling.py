@@ -15,26 +15,28 @@ GRAY = (127, 127, 127)
 def cut(pixels: Pixels, matrix: Matrix, side: int) -> Pixels:
     """(side, side, 3): every pixel of the crop is the picture where `matrix` (a similarity) sends it from."""
     scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
-    shrink = int(1 / max(scale, 1e-6))
-    if shrink >= 2:
-        pixels, matrix = shrunk(pixels, matrix, side, shrink)
-    return np.asarray(cv2.warpAffine(pixels, matrix, (side, side), flags=cv2.INTER_LINEAR, borderValue=GRAY), np.uint8)
+    part, from_part = needed(pixels, matrix, side, shrink=max(int(1 / max(scale, 1e-6)), 1))
+    crop = cv2.warpAffine(part, from_part, (side, side), flags=cv2.INTER_LINEAR, borderValue=GRAY)
+    return np.asarray(crop, np.uint8)
 
 
-def shrunk(pixels: Pixels, matrix: Matrix, side: int, by: int) -> tuple[Pixels, Matrix]:
-    """The part of `pixels` that the crop needs, a whole number of times smaller, and the matrix from there."""
+def needed(pixels: Pixels, matrix: Matrix, side: int, *, shrink: int) -> tuple[Pixels, Matrix]:
+    """The part of `pixels` that the crop shows, `shrink` times smaller, and the matrix from there.
+
+    OpenCV warps no picture with a side of 32768 px or more, and a part is smaller.
+    """
     corners = np.array([[0, 0], [side, 0], [0, side], [side, side]], np.float64)
     reach = applied(cv2.invertAffineTransform(matrix), corners)
     height, width = pixels.shape[:2]
-    left, top = np.clip(np.floor(reach.min(axis=0)) - by, 0, (width - 1, height - 1)).astype(int)
-    right, bottom = np.clip(np.ceil(reach.max(axis=0)) + by, (left + 1, top + 1), (width, height)).astype(int)
-    part = pixels[top:bottom, left:right]
-    new_height, new_width = max(part.shape[0] // by, 1), max(part.shape[1] // by, 1)
-    small = np.asarray(cv2.resize(part, (new_width, new_height), interpolation=cv2.INTER_AREA), np.uint8)
+    left, top = np.clip(np.floor(reach.min(axis=0)) - shrink, 0, (width - 1, height - 1)).astype(int)
+    right, bottom = np.clip(np.ceil(reach.max(axis=0)) + shrink, (left + 1, top + 1), (width, height)).astype(int)
+    part = np.ascontiguousarray(pixels[top:bottom, left:right])
+    size = max(part.shape[1] // shrink, 1), max(part.shape[0] // shrink, 1)
+    small = part if shrink == 1 else np.asarray(cv2.resize(part, size, interpolation=cv2.INTER_AREA), np.uint8)
     # A pixel's middle is at its whole number, so its edge is half a pixel before it.
-    step_x, step_y = part.shape[1] / new_width, part.shape[0] / new_height
-    back = np.array([[step_x, 0, left + step_x / 2 - 0.5], [0, step_y, top + step_y / 2 - 0.5], [0, 0, 1]], np.float64)
-    return small, matrix @ back
+    step_x, step_y = part.shape[1] / size[0], part.shape[0] / size[1]
+    back = [[step_x, 0, left + step_x / 2 - 0.5], [0, step_y, top + step_y / 2 - 0.5], [0, 0, 1]]
+    return small, matrix @ np.array(back, np.float64)
 
 
 def applied(matrix: Matrix, points: NDArray[np.floating]) -> NDArray[np.float64]:
