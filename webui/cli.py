@@ -6,13 +6,17 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import webui
 from webui.errors import ExtensionError, WebUIError
 from webui.plugins.command_names import command_names
+
+if TYPE_CHECKING:
+    from webui.generation.events import ImageReady
 
 PROGRAM = "launch.py"
 HELP = ("-h", "--help")
@@ -186,6 +190,22 @@ def _generate_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--init", type=Path, help="picture to start from (img2img)")
     command.add_argument("--mask", type=Path, help="white where the picture may change (inpaint); needs --init")
     command.add_argument("--mask-inverted", action="store_true", help="change what the mask leaves out")
+    command.add_argument(
+        "--with",
+        dest="steps",
+        action="append",
+        default=[],
+        metavar="ID",
+        help="send the pictures through this extension",
+    )
+    command.add_argument(
+        "--set",
+        dest="assignments",
+        action="append",
+        default=[],
+        metavar="ID.FIELD=VALUE",
+        help="as --with ID, with a setting of its own; pictures are paths, several values have commas between them",
+    )
     command.add_argument("--output", type=Path, help="folder for the pictures (default: outputs in the data folder)")
     command.add_argument("--json", action="store_true", help="print one JSON line per picture")
     command.set_defaults(run=_generate)
@@ -194,7 +214,8 @@ def _generate_options(command: argparse.ArgumentParser) -> None:
 def _generate(options: argparse.Namespace) -> None:
     from webui.app import build_generator, build_host, prepare_data_dir
     from webui.command_generate import CommandReport, request_from_options
-    from webui.images.store import ImageStore
+    from webui.command_steps import with_steps
+    from webui.images.store import HeldPictures, ImageStore
     from webui.jobs.cancel import CancelToken
     from webui.services import build_library, with_seed
 
@@ -210,13 +231,26 @@ def _generate(options: argparse.Namespace) -> None:
     )
     if options.output is None:
         prepare_data_dir(settings)
-    store = ImageStore(options.output or settings.outputs_dir)
+    store, pictures = ImageStore(options.output or settings.outputs_dir), HeldPictures()
     report = CommandReport(sys.stderr)
-    host = build_host(settings)
-    generator = build_generator(settings, library, store, host)
-    for ready in generator.generate(with_seed(request), report=report, cancel=CancelToken(), previews=False):
-        print(json.dumps({"path": ready.path, "seed": ready.seed}) if options.json else ready.path)
-    host.close()
+    with closing(build_host(settings)) as host:
+        asked = with_steps(
+            request,
+            options.steps,
+            options.assignments,
+            additions=host,
+            pictures=pictures,
+            max_pixels=settings.max_image_pixels,
+        )
+        generator = build_generator(settings, library, store, host, pictures)
+        for ready in generator.generate(with_seed(asked), report=report, cancel=CancelToken(), previews=False):
+            print(json.dumps(_told(ready)) if options.json else ready.path)
+
+
+def _told(ready: "ImageReady") -> dict[str, Any]:
+    """`details` only of a picture of which a step had some."""
+    told: dict[str, Any] = {"path": ready.path, "seed": ready.seed}
+    return told | ({"details": ready.details} if ready.details else {})
 
 
 BENCHMARKS = MappingProxyType({"pictures": "against_diffusers.py", "models": "models.py", "faces": "faces.py"})

@@ -37,7 +37,7 @@ def request_from_options(
         raise ModelNotFound("checkpoint", str(values.get("checkpoint", STARTER)), [])
     preferred = {info.name: info for info in usable}
     info = preferred.get(str(values.get("checkpoint", STARTER)), usable[0])
-    image = flatten(_open(init, max_pixels)) if init else None
+    image = flatten(open_file(init, max_pixels)) if init else None
     width, height = _native_or_own_size(image, info.native_size)
     own = {
         "checkpoint": info.name,
@@ -49,11 +49,12 @@ def request_from_options(
     filled: dict[str, Any] = {**own, **values}
     filled["task"] = "txt2img" if init is None else "img2img" if mask is None else "inpaint"
     return build_request(
-        parse_parameters(filled), image=image, mask=load_mask(_open(mask, max_pixels)) if mask else None
+        parse_parameters(filled), image=image, mask=load_mask(open_file(mask, max_pixels)) if mask else None
     )
 
 
-def _open(path: Path, max_pixels: int) -> Image.Image:
+def open_file(path: Path, max_pixels: int) -> Image.Image:
+    """The picture at `path`. Raises UnreadableImage, also where there is no file."""
     if not path.is_file():
         raise UnreadableImage(f"There is no file {path}.", hint="Check the path.")
     return open_image(path, max_pixels=max_pixels)
