@@ -17,6 +17,7 @@ from playwright.sync_api import Locator, Page, expect
 from tests.models import write_checkpoint
 from webui.app import build_download_worker, build_tool_worker
 from webui.jobs.worker import Runner, Worker
+from webui.plugins.host import PluginHost
 from webui.services import Services
 from webui.settings import CHECKOUT, load_settings
 from webui.ui.server import build_app
@@ -49,8 +50,14 @@ def write_paper_checkpoint(data_dir: Path) -> None:
 
 
 @contextmanager
-def serve(data_dir: Path, runners: Callable[[Services], Mapping[str, Runner]], **settings: Any) -> Iterator[Server]:
-    services = Services(load_settings(data_dir=data_dir, **settings))
+def serve(
+    data_dir: Path,
+    runners: Callable[[Services], Mapping[str, Runner]],
+    *,
+    host: PluginHost | None = None,
+    **settings: Any,
+) -> Iterator[Server]:
+    services = Services(load_settings(data_dir=data_dir, **settings), host)
     workers = (
         Worker(services.queue, lambda: runners(services)),
         build_download_worker(services),

@@ -62,7 +62,7 @@ COMPONENTS = {
     "shape_keep": gr.Slider,
     "size": gr.Slider,
     "border": gr.Number,
-    "limit": gr.Number,
+    "limit": gr.Textbox,
     "seed": gr.Number,
     "on": gr.Checkbox,
     "maybe": gr.Dropdown,
@@ -78,7 +78,7 @@ COMPONENTS = {
     "corner": gr.Textbox,
     "weights": gr.Textbox,
     "refine.strength": gr.Slider,
-    "refine.steps": gr.Number,
+    "refine.steps": gr.Textbox,
 }
 
 
@@ -90,7 +90,7 @@ def page() -> Iterator[gr.Blocks]:
 
 
 def drawn(model: type[BaseModel]) -> dict[str, Any]:
-    return forms.draw(forms.fields_of(model), id_of=lambda name: f"test-{name}")
+    return dict(forms.draw(forms.fields_of(model), id_of=lambda name: f"test-{name}").controls)
 
 
 def defaults_of(fields: Any) -> dict[str, Any]:
@@ -137,9 +137,11 @@ def test_choices_have_their_labels(controls: dict[str, Any]) -> None:
 
 def test_groups_and_nested_models_are_accordions_of_their_name() -> None:
     with gr.Column() as column:
-        drawn(Everything)
+        form = forms.draw(forms.fields_of(Everything), id_of=lambda name: name)
     accordions = [child for child in column.children if isinstance(child, gr.Accordion)]
     assert [accordion.label for accordion in accordions] == ["Source", "Refine the face"]
+    assert form.folds["refine.steps"] == (accordions[1],)
+    assert form.folds["border"] == ()
 
 
 def test_fields_of_a_group_come_together_where_the_first_one_stands() -> None:
@@ -281,7 +283,8 @@ def test_foreign_parameters_never_break_a_form(model: type[BaseModel], data: st.
         ("corner", "[1, 2", "not JSON"),
         ("corner", "[1]", "Corner"),
         ("refine.strength", 7, "Strength is 7"),
-        ("limit", math.nan, "Limit"),
+        ("limit", "many", "'many' is no number"),
+        ("seed", math.nan, "Seed"),
     ],
 )
 def test_a_value_that_cannot_be_used_names_its_control(name: str, value: Any, said: str) -> None:

@@ -4,7 +4,7 @@ A form is a mapping from control names (the table `LABELS`) to what Gradio deliv
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,8 +26,8 @@ from webui.pipeline.samplers import SAMPLERS
 from webui.pipeline.schedules import SCHEDULES
 from webui.ui.mask_painter import PaintedImage
 
-Task = Literal["txt2img", "img2img", "inpaint"]
-TASKS: tuple[Task, ...] = ("txt2img", "img2img", "inpaint")
+Task = Literal["txt2img", "img2img", "inpaint", "extras"]
+TASKS: tuple[Task, ...] = ("txt2img", "img2img", "inpaint", "extras")
 
 LABELS: Mapping[str, str] = {
     "prompt": "Prompt",
@@ -110,16 +110,25 @@ _WHOLE_NUMBERS = frozenset(
 _NUMBERS = frozenset({"cfg_scale", "image_cfg_scale", "strength"})
 
 
-def build_request(task: Task, form: Mapping[str, Any], *, max_pixels: int) -> GenerationRequest:
-    """Raises InvalidRequest whose `field` is a control's name, or UnreadableImage."""
+def build_request(
+    task: Task, form: Mapping[str, Any], *, max_pixels: int, steps: Sequence[Mapping[str, Any]] = ()
+) -> GenerationRequest:
+    """`steps` go through all pictures when they are made: {"id": ..., "params": {...}}.
+
+    Raises InvalidRequest whose `field` is a control's name, or UnreadableImage.
+    """
     image = mask = None
     if task != "txt2img":
         image = _picture(form["picture"], max_pixels)
     if task == "inpaint" and image is not None:
         mask = _mask(form["picture"], image, inverted=form["mask_mode"] == "not masked", max_pixels=max_pixels)
-    values = {_PARAMETERS[name]: _value(name, form[name]) for name in _PARAMETERS if name in form}
+    unused = {"checkpoint"} if task == "extras" and not form["checkpoint"] else frozenset[str]()
+    values = {
+        _PARAMETERS[name]: _value(name, form[name]) for name in _PARAMETERS if name in form and name not in unused
+    }
     try:
-        return flat.build_request(flat.parse_parameters({**values, "task": task}), image=image, mask=mask)
+        parameters = flat.parse_parameters({"checkpoint": "", **values, "task": task, "postprocess": steps})
+        return flat.build_request(parameters, image=image, mask=mask)
     except InvalidRequest as error:
         raise _in_user_words(error) from error
 

@@ -16,6 +16,7 @@ from webui.library.catalog import AUTOMATIC_VAE, DEFAULT_GUIDANCE_SCALE, DEFAULT
 from webui.library.families import FAMILIES
 from webui.pipeline.samplers import SAMPLERS
 from webui.pipeline.schedules import SCHEDULES
+from webui.ui import forms
 from webui.ui.component import JsonHtml
 from webui.ui.controls import (
     IMAGE_FORMATS,
@@ -29,12 +30,16 @@ from webui.ui.controls import (
 )
 from webui.ui.mask_painter import MaskPainter, PaintedImage
 from webui.ui.models_panel import ModelsSlot
+from webui.ui.picture_input import PictureInput
+from webui.ui.sections import Section
 
 EDITING_CHANNELS = 8
 """Input channels of a U-Net that sees the picture to edit (instruct-pix2pix)."""
 VAE_CHOICES = (("Automatic", AUTOMATIC_VAE), ("None (the checkpoint's own)", OWN_VAE))
 """Before the names of files."""
 NO_PROMPT = "What should be in the picture"
+PAINTED_TASKS = ("img2img", "inpaint")
+"""Those that start from a picture on a canvas."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -45,6 +50,13 @@ class Form:
     controls: dict[str, Any] = field(default_factory=dict)
     counters: dict[str, Any] = field(default_factory=dict)
     buttons: dict[str, Any] = field(default_factory=dict)
+    sections: tuple[Section, ...] = ()
+    boxes: dict[str, Any] = field(default_factory=dict)
+    """Around a section, by its id."""
+    folds: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+    """The accordions around a control, outermost first."""
+    uploads: set[str] = field(default_factory=set)
+    """Names of the controls that hold pictures."""
     chips: Any = None
     results: Any = None
     restore: Any = None
@@ -54,11 +66,15 @@ class Form:
         return component
 
     def id(self, name: str) -> str:
-        return f"{self.task}_{name}"
+        """As `atelier.js` makes it of a control's name."""
+        return f"{self.task}_{name.replace('.', '-')}"
 
     def remembered(self) -> dict[str, Any]:
         """What the browser remembers: everything but pictures."""
-        return {name: control for name, control in self.controls.items() if name != "picture"}
+        return {name: control for name, control in self.controls.items() if name not in self.uploads}
+
+    def controls_of(self, section: Section) -> list[str]:
+        return [section.id, *(section.control(part) for part in section.fields)]
 
     def updates(self, values: Mapping[str, Any]) -> dict[Any, Any]:
         """As Gradio takes it, for the values that this form has a control for."""
@@ -99,7 +115,7 @@ class Results(JsonHtml):
             html_template=f'<section class="at-results" data-state="empty" data-job="" id="{task}_results_box" '
             'aria-label="Results"></section>',
             js_on_load=f"atelier.results({{element, props, trigger, watch, task: '{task}', "
-            "events: ['send_img2img', 'send_inpaint', 'reuse']})",
+            "events: ['send_img2img', 'send_inpaint', 'send_extras', 'reuse']})",
             **options,
         )
 
@@ -134,29 +150,43 @@ def add_compose(form: Form, info: CheckpointInfo | None) -> None:
     if form.task != "txt2img" and info is not None and info.sample_caption:
         start = info.sample_caption
     with gr.Column(elem_classes="at-compose"):
-        with gr.Row(elem_classes="at-prompts"):
-            _add_prompt(form, "prompt", start, NO_PROMPT)
-            _add_prompt(
-                form, "negative_prompt", "" if info is None else info.sample_negative_prompt, "What should not be in it"
-            )
+        add_prompts(form, info, start)
         with gr.Row(elem_classes="at-hints"):
             form.chips = Chips(prompts, elem_id=form.id("examples"))
-            form.restore = gr.UploadButton(
-                "Open settings from picture",
-                elem_id=form.id("restore"),
-                elem_classes="at-restore",
-                file_types=["image"],
-                size="sm",
-                min_width=180,
-                scale=0,
-            )
-        with gr.Row(elem_classes="at-actions"):
-            form.buttons["generate"] = gr.Button(
-                "Generate", variant="primary", elem_id=form.id("generate"), min_width=110, scale=3
-            )
-            form.buttons["interrupt"] = gr.Button("Interrupt", elem_id=form.id("interrupt"), min_width=96, scale=0)
-            form.buttons["skip"] = gr.Button("Skip", elem_id=form.id("skip"), min_width=72, scale=0)
+            add_restore(form)
+        add_actions(form, "Generate", skip=True)
         ModelsSlot(elem_id=form.id("models"))
+
+
+def add_prompts(form: Form, info: CheckpointInfo | None, start: str) -> None:
+    with gr.Row(elem_classes="at-prompts"):
+        _add_prompt(form, "prompt", start, NO_PROMPT)
+        _add_prompt(
+            form, "negative_prompt", "" if info is None else info.sample_negative_prompt, "What should not be in it"
+        )
+
+
+def add_restore(form: Form) -> None:
+    form.restore = gr.UploadButton(
+        "Open settings from picture",
+        elem_id=form.id("restore"),
+        elem_classes="at-restore",
+        file_types=["image"],
+        size="sm",
+        min_width=180,
+        scale=0,
+    )
+
+
+def add_actions(form: Form, start: str, *, skip: bool) -> None:
+    """What starts a job, with `start` on it, and what stops it."""
+    with gr.Row(elem_classes="at-actions"):
+        form.buttons["generate"] = gr.Button(
+            start, variant="primary", elem_id=form.id("generate"), min_width=110, scale=3
+        )
+        form.buttons["interrupt"] = gr.Button("Interrupt", elem_id=form.id("interrupt"), min_width=96, scale=0)
+        if skip:
+            form.buttons["skip"] = gr.Button("Skip", elem_id=form.id("skip"), min_width=72, scale=0)
 
 
 def add_results(form: Form) -> None:
@@ -166,6 +196,7 @@ def add_results(form: Form) -> None:
 
 def add_source(form: Form, sample: Path | None, *, paint: bool, max_pixels: int) -> None:
     """The picture to start from; the sample is there so that the first click works."""
+    form.uploads.add("picture")
     with gr.Column(elem_classes="at-source"):
         form.add(
             "picture",
@@ -214,7 +245,7 @@ def add_sampling(form: Form, info: CheckpointInfo | None) -> None:
     with gr.Row():
         _slider(form, "steps", 1, MAX_STEPS, DEFAULT_STEPS if info is None else info.num_inference_steps, 1)
         _slider(form, "cfg_scale", 1, 30, DEFAULT_GUIDANCE_SCALE if info is None else info.guidance_scale, 0.5)
-    if form.task != "txt2img":
+    if form.task in PAINTED_TASKS:
         start = DEFAULT_IMAGE_GUIDANCE_SCALE
         _slider(form, "image_cfg_scale", 0, MAX_IMAGE_CFG_SCALE, start, 0.05, visible=edits_pictures(info))
 
@@ -224,8 +255,11 @@ def add_size(form: Form, native_size: int) -> None:
         _number(form, "width", native_size, step=8)
         form.buttons["swap"] = _small_button("Swap", form.id("swap"))
         _number(form, "height", native_size, step=8)
-        if form.task != "txt2img":
+        if form.task in PAINTED_TASKS:
             form.buttons["fit"] = _small_button("Fit to picture", form.id("fit"))
+
+
+def add_batches(form: Form) -> None:
     with gr.Row():
         _number(form, "batch_count", 1)
         _slider(form, "batch_size", 1, min(8, MAX_BATCH_SIZE), 1, 1)
@@ -243,6 +277,52 @@ def add_advanced(form: Form) -> None:
         _slider(form, "clip_skip", 1, 12, 1, 1)
         _choice(form, "vae", VAE_CHOICES, AUTOMATIC_VAE)
         _choice(form, "image_format", IMAGE_FORMATS, "png")
+
+
+def add_sections(form: Form, sections: tuple[Section, ...], *, opened: bool = False, on: bool = False) -> None:
+    """The postprocessors, each with the switch that is its title; `opened` shows their settings."""
+    form.sections = sections
+    for section in sections:
+        with gr.Column(elem_classes="at-step", elem_id=form.id(f"{section.id}-section")) as box:
+            form.boxes[section.id] = box
+            if section.problem:
+                gr.Textbox(section.problem, label=section.title, interactive=False, lines=2)
+                continue
+            _add_switch(form, section, on=on)
+            if section.fields:
+                _add_settings(form, section, opened=opened)
+
+
+def _add_switch(form: Form, section: Section, *, on: bool) -> None:
+    switch = gr.Checkbox(
+        on, label=section.title, elem_id=form.id(section.id), elem_classes="at-step-switch", container=False
+    )
+    form.add(section.id, switch)
+
+
+def _add_settings(form: Form, section: Section, *, opened: bool) -> None:
+    def id_of(name: str) -> str:
+        return form.id(f"{section.id}.{name}")
+
+    with gr.Accordion(
+        "Settings", open=opened, elem_id=form.id(f"{section.id}-settings"), elem_classes="at-step-body"
+    ) as fold:
+        drawn = forms.draw(section.fields, id_of=id_of)
+    form.folds[section.id] = (fold,)
+    for part in section.fields:
+        name = section.control(part)
+        form.add(name, drawn.controls[part.name])
+        form.folds[name] = (fold, *drawn.folds[part.name])
+        if part.kind in forms.PICTURE_KINDS:
+            form.uploads.add(name)
+
+
+def add_pictures(form: Form) -> None:
+    """The finished pictures to work on, one or several."""
+    form.uploads.add("picture")
+    form.add(
+        "picture", PictureInput(label="Pictures", multiple=True, elem_id=form.id("picture"), elem_classes="at-flush")
+    )
 
 
 def _add_prompt(form: Form, name: str, start: str, placeholder: str) -> None:

@@ -71,11 +71,33 @@ def fields_of(model: type[BaseModel]) -> tuple[Field, ...]:
     return tuple(_fields(schema, schema.get("$defs", {}), defaults, "", (), ()))
 
 
-def draw(fields: Sequence[Field], *, id_of: Callable[[str], str], opened: bool = False) -> dict[str, Any]:
-    """Makes the controls, by name, where it is called; `opened` unfolds all groups."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawn:
+    """Controls by name, and the accordions that are around each, outermost first."""
+
+    controls: Mapping[str, Any]
+    folds: Mapping[str, tuple[Any, ...]]
+
+
+def draw(fields: Sequence[Field], *, id_of: Callable[[str], str]) -> Drawn:
+    """Makes the controls where it is called."""
     controls: dict[str, Any] = {}
-    _draw_level(fields, 0, id_of, controls, opened=opened)
-    return controls
+    folds: dict[str, tuple[Any, ...]] = {}
+
+    def draw_level(fields: Sequence[Field], around: tuple[Any, ...]) -> None:
+        for title, members in _blocks(fields, len(around)):
+            if title is None:
+                with gr.Row(elem_classes="at-fields"):
+                    for field in members:
+                        controls[field.name] = _draw_one(field, id_of(field.name))
+                        folds[field.name] = around
+            else:
+                unfolded = any(field.group_open for field in members)
+                with gr.Accordion(title, open=unfolded, elem_classes="at-group") as fold:
+                    draw_level(members, (*around, fold))
+
+    draw_level(fields, ())
+    return Drawn(controls=controls, folds=folds)
 
 
 def read(model: type[BaseModel], fields: Sequence[Field], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -219,7 +241,9 @@ def _kind_of(schema: Schema, *, optional: bool, bounds: tuple[float | None, floa
             return "choice" if optional else "switch"
         case "integer" | "number":
             low, high, step = bounds
-            if low is None or high is None or step is None or optional:
+            if optional:
+                return "maybe_number"
+            if low is None or high is None or step is None:
                 return "number"
             return "slider" if step > 0 and low < high <= low + step * MAX_SLIDER_STEPS else "number"
         case "string":
@@ -275,20 +299,6 @@ def _nice(span: float) -> float:
     return float(f"1e{math.floor(math.log10(span / 100) + 1e-9)}") if span > 0 and math.isfinite(span) else 0.01
 
 
-def _draw_level(
-    fields: Sequence[Field], depth: int, id_of: Callable[[str], str], controls: dict[str, Any], *, opened: bool
-) -> None:
-    for title, members in _blocks(fields, depth):
-        if title is None:
-            with gr.Row(elem_classes="at-fields"):
-                for field in members:
-                    controls[field.name] = _draw_one(field, id_of(field.name))
-        else:
-            unfolded = opened or any(field.group_open for field in members)
-            with gr.Accordion(title, open=unfolded, elem_classes="at-group"):
-                _draw_level(members, depth + 1, id_of, controls, opened=opened)
-
-
 def _blocks(fields: Sequence[Field], depth: int) -> list[tuple[str | None, list[Field]]]:
     """Runs of fields without a group, and groups, each at the place of its first field."""
     blocks: list[tuple[str | None, list[Field]]] = []
@@ -311,7 +321,7 @@ def _draw_one(field: Field, elem_id: str) -> Any:
         "label": field.label,
         "value": KINDS[field.kind].show(field, field.default),
         "elem_id": elem_id,
-        "elem_classes": ["at-field", "at-wide"] if wide else "at-field",
+        "elem_classes": ["at-field", "at-flush", "at-wide"] if wide else ["at-field", "at-flush"],
     }
     return KINDS[field.kind].draw(field, common)
 
@@ -413,9 +423,23 @@ def _read_number(field: Field, value: Any) -> Any:
 
 
 def _fits_number(field: Field, value: Any) -> bool:
-    if value is None:
-        return field.optional
     return _is_number(value) and (not field.whole or value == int(value))
+
+
+def _draw_maybe_number(field: Field, common: dict[str, Any]) -> Any:
+    # Not gr.Number: that one shows an empty value as 0.
+    placeholder = field.placeholder or "Automatic"
+    return gr.Textbox(info=field.info or None, placeholder=placeholder, min_width=MIN_WIDTH_PX, **common)
+
+
+def _read_maybe_number(field: Field, text: Any) -> Any:
+    if not (text or "").strip():
+        return None
+    try:
+        return int(text) if field.whole else _finite(text)
+    except ValueError as error:
+        what = "whole number" if field.whole else "number"
+        raise ValueError(f"'{text}' is no {what}. Type one, or leave it empty.") from error
 
 
 def _fits_slider(field: Field, value: Any) -> bool:
@@ -440,6 +464,12 @@ def _read_numbers(field: Field, text: Any) -> list[float]:
         raise ValueError(f"'{text}' is not a list. Use {what} with commas between them.") from error
 
 
+def _spelled(value: Any) -> str:
+    if not _is_number(value):
+        raise ValueError(f"{value!r} is not a number.")
+    return str(value)
+
+
 def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
@@ -447,11 +477,11 @@ def _finite(text: str) -> float:
     return number
 
 
-def _fits_numbers(field: Field, text: Any) -> bool:
+def _is_readable(field: Field, text: Any) -> bool:
     if not isinstance(text, str):
         return False
     try:
-        _read_numbers(field, text)
+        KINDS[field.kind].read(field, text)
     except ValueError:
         return False
     return True
@@ -472,14 +502,6 @@ def _read_json(field: Field, text: Any) -> Any:
         return json.loads(text)
     except (TypeError, ValueError) as error:
         raise ValueError(f"this is not JSON ({error}).") from error
-
-
-def _fits_json(field: Field, text: Any) -> bool:
-    try:
-        json.loads(text)
-    except (TypeError, ValueError):
-        return False
-    return True
 
 
 def _same(field: Field, value: Any) -> Any:
@@ -515,15 +537,21 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         ),
         "slider": Kind(draw=_draw_slider, show=_same, read=_read_number, fits=_fits_slider),
         "number": Kind(draw=_draw_number, show=_same, read=_read_number, fits=_fits_number),
+        "maybe_number": Kind(
+            draw=_draw_maybe_number,
+            show=lambda field, value: "" if value is None else _spelled(value),
+            read=_read_maybe_number,
+            fits=_is_readable,
+        ),
         "text": Kind(draw=_draw_text, show=_show_text, read=_read_text, fits=_is_text),
         "numbers": Kind(
             draw=_draw_text,
-            show=lambda field, values: ", ".join(str(value) for value in values),
+            show=lambda field, values: ", ".join(map(_spelled, values)),
             read=_read_numbers,
-            fits=_fits_numbers,
+            fits=_is_readable,
         ),
         "lines": Kind(draw=_draw_text, show=_show_lines, read=_read_lines, fits=_is_text),
-        "json": Kind(draw=_draw_text, show=lambda field, value: json.dumps(value), read=_read_json, fits=_fits_json),
+        "json": Kind(draw=_draw_text, show=lambda field, value: json.dumps(value), read=_read_json, fits=_is_readable),
         "picture": Kind(draw=_draw_pictures, show=_show_text, read=_read_text, fits=_is_text),
         "pictures": Kind(
             draw=_draw_pictures,

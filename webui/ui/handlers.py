@@ -3,15 +3,19 @@
 Nothing is caught here: `stream.attempt` turns an error into words.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
+from webui.errors import InvalidRequest
+from webui.images.reading import flatten, open_image
 from webui.library.catalog import AUTOMATIC_VAE, DEFAULT_NATIVE_SIZE_PX, OWN_VAE, CheckpointInfo
 from webui.services import Services
-from webui.ui.controls import Task, build_request, form_of, size_for, upright_size, usable_values
+from webui.ui import sections
+from webui.ui.controls import LABELS, Task, build_request, form_of, size_for, upright_size, usable_values
 from webui.ui.form import VAE_CHOICES, Form, Shell, edits_pictures
 from webui.ui.guard import owner_of
 from webui.ui.mask_painter import PaintedImage
@@ -21,6 +25,8 @@ MEMORY_VERSION = 1
 COUNTED = ("prompt", "negative_prompt")
 OF_CHECKPOINT = ("width", "height", "steps", "cfg_scale")
 """Controls that take a checkpoint's own values when it is chosen."""
+NO_STEP = "postprocess"
+"""The field of a request that has no step, though it needs one."""
 OF_MODELS = ("vae", "image_cfg_scale")
 """Controls whose choices or presence depend on the models there are."""
 
@@ -34,19 +40,58 @@ class Handlers:
         self._shell = shell
         self._forms = forms
 
-    def generate(self, task: Task, values: Mapping[str, Any], request: gr.Request) -> dict[str, str]:
-        """Submits, and answers with the job to follow or the control to mend."""
-        max_pixels = self._services.settings.max_image_pixels
+    def generate(self, task: Task, values: Mapping[str, Any], request: gr.Request) -> Updates:
+        """Submits, and answers with the job to follow or the control to mend, in sight."""
+        form = self._forms[task]
+        titles = {name: section.title for section in form.sections for name in form.controls_of(section)}
+        owner = owner_of(request)
 
         def submit() -> str:
-            wanted = build_request(task, values, max_pixels=max_pixels)
-            return self._services.generate(wanted, owner=owner_of(request)).id
+            steps = sections.steps_of(form.sections, values, self._keep)
+            if task == "extras":
+                return self._submit_each(values, steps, owner)
+            return self._submit(task, values, steps, owner)
 
-        job_id = attempt(submit)
-        if isinstance(job_id, Trouble):
-            _tell(job_id)
-            return {"problem": job_id.control}
-        return {"job": job_id}
+        job_id = attempt(submit, {**LABELS, **titles})
+        if not isinstance(job_id, Trouble):
+            return {form.results: {"job": job_id}}
+        control = job_id.control
+        named = control in titles and not job_id.text.startswith(job_id.title)
+        _tell(replace(job_id, text=f"{job_id.title}: {job_id.text}") if named else job_id)
+        if control == NO_STEP and form.sections:
+            control = form.sections[0].id
+        folds = {fold: gr.Accordion(open=True) for fold in form.folds.get(control, ())}
+        return {form.results: {"problem": control}, **folds}
+
+    def _submit(self, task: Task, values: Mapping[str, Any], steps: Sequence[Mapping[str, Any]], owner: str) -> str:
+        wanted = build_request(task, values, steps=steps, max_pixels=self._services.settings.max_image_pixels)
+        return self._services.generate(wanted, owner=owner).id
+
+    def _submit_each(self, values: Mapping[str, Any], steps: Sequence[Mapping[str, Any]], owner: str) -> str:
+        """A job for each picture; the first one's id. No job starts if one of them is no picture at all."""
+        paths: Sequence[Path] = values["picture"] or ()
+        if not paths:
+            raise InvalidRequest("picture", "There is no picture to work on.", hint="Open, drop or paste one.")
+        for path in paths:
+            if 0 in upright_size(path):
+                raise InvalidRequest(
+                    "picture", f"'{path.name}' is not a picture that can be opened.", hint="Remove it."
+                )
+        ids = [self._submit("extras", {**values, "picture": PaintedImage(image=path)}, steps, owner) for path in paths]
+        return ids[0]
+
+    def _keep(self, path: Path) -> str:
+        """The name of an uploaded picture that a step needs."""
+        image = open_image(path, max_pixels=self._services.settings.max_image_pixels, name=path.name)
+        return self._services.inputs.put(flatten(image))
+
+    def _kept(self, name: str) -> Path | None:
+        inputs = self._services.inputs
+        return inputs.path(name) if name in inputs else None
+
+    def open_section(self, on: bool) -> Any:
+        """Shows the settings of a postprocessor that the user switches on."""
+        return gr.Accordion(open=True) if on else gr.skip()
 
     def count_tokens(self, text: str, checkpoint: str | None) -> str:
         """ "12/75"; nothing if the checkpoint has no tokenizer to ask."""
@@ -61,8 +106,9 @@ class Handlers:
         for task, form in self._forms.items():
             memory = memories[task]
             known = isinstance(memory, dict) and memory.get("v") == MEMORY_VERSION
-            values = usable_values(memory["values"]) if known and isinstance(memory["values"], dict) else {}
-            updates |= form.updates(values) | self._choices(form, chosen, values)
+            told = memory["values"] if known and isinstance(memory["values"], dict) else {}
+            values = usable_values(told) | sections.usable_values(form.sections, told)
+            updates |= form.updates(values) | self._choices(form, chosen, values) | self._running_sections(form)
             for name in COUNTED:
                 text = values.get(name, form.controls[name].value)
                 updates[form.counters[name]] = self.count_tokens(text, chosen.name if chosen else "")
@@ -86,7 +132,8 @@ class Handlers:
             own = (info.native_size, info.native_size, info.num_inference_steps, info.guidance_scale)
             updates |= form.updates(dict(zip(OF_CHECKPOINT, own, strict=True)))
             updates |= form.updates({"image_cfg_scale": gr.Slider(visible=edits_pictures(info))})
-            updates[form.chips] = {"samples": list(info.example_prompts), "chosen": ""}
+            if form.chips is not None:
+                updates[form.chips] = {"samples": list(info.example_prompts), "chosen": ""}
         return updates
 
     def pick_model(self, click: Mapping[str, Any]) -> Updates:
@@ -109,11 +156,13 @@ class Handlers:
         if isinstance(restored, Trouble):
             _tell(restored)
             return {}
-        values = form_of(restored.values)
+        form = self._forms[task]
+        steps, more = sections.values_of(form.sections, restored.values["postprocess"], self._kept)
+        values = form_of(restored.values) | steps
         checkpoint = values.pop("checkpoint", "")
-        notes = list(restored.notes)
+        notes = [*restored.notes, *more]
         self._keep_known_vae(values, notes)
-        updates = self._forms[task].updates(values)
+        updates = form.updates(values)
         if self._info(checkpoint) is not None:
             updates[self._shell.checkpoint] = checkpoint
         elif checkpoint:
@@ -124,10 +173,13 @@ class Handlers:
     def reuse(self, task: Task, event: Mapping[str, Any], request: gr.Request) -> Updates:
         """All settings of a shown picture, its own seed included."""
 
+        form = self._forms[task]
+
         def look_up() -> dict[str, Any]:
             picture = self._views.picture(str(event["job"]), int(event["index"]), owner_of(request))
             parameters = self._services.queue.record(str(event["job"])).payload["parameters"]
-            return form_of({**parameters, "seed": picture.seed})
+            steps, _ = sections.values_of(form.sections, parameters.get("postprocess", ()), self._kept)
+            return form_of({**parameters, "seed": picture.seed}) | steps
 
         values = attempt(look_up)
         if isinstance(values, Trouble):
@@ -135,7 +187,7 @@ class Handlers:
             return {}
         checkpoint = values.pop("checkpoint", "")
         self._keep_known_vae(values, [])
-        updates = self._forms[task].updates(values)
+        updates = form.updates(values)
         if self._info(checkpoint) is not None:
             updates[self._shell.checkpoint] = checkpoint
         return updates
@@ -149,7 +201,7 @@ class Handlers:
             native = self._native_size(parameters["checkpoint"])
             width, height = size_for((picture.width, picture.height), (native, native))
             return {
-                "picture": PaintedImage(image=picture.path, mask=None),
+                "picture": [picture.path] if target == "extras" else PaintedImage(image=picture.path, mask=None),
                 "prompt": parameters["prompt"],
                 "negative_prompt": parameters["negative_prompt"],
                 "width": width,
@@ -181,7 +233,8 @@ class Handlers:
         }
         for form in self._forms.values():
             samples = list(chosen.example_prompts) if chosen else []
-            updates[form.chips] = {"samples": samples, "chosen": ""}
+            if form.chips is not None:
+                updates[form.chips] = {"samples": samples, "chosen": ""}
             updates |= self._choices(form, chosen, {})
         return updates
 
@@ -194,6 +247,11 @@ class Handlers:
         scale = {"value": values["image_cfg_scale"]} if "image_cfg_scale" in values else {}
         shown = gr.Slider(visible=edits_pictures(chosen), **scale)
         return form.updates({"vae": gr.Dropdown(**vae), "image_cfg_scale": shown})
+
+    def _running_sections(self, form: Form) -> Updates:
+        """Shows the postprocessors whose extension runs, and hides the others."""
+        running = {one.id for one in self._services.host.postprocessors()}
+        return {box: gr.Column(visible=id in running) for id, box in form.boxes.items()}
 
     def _keep_known_vae(self, values: dict[str, Any], notes: list[str]) -> None:
         """Puts the name by which the list here knows a picture's VAE; leaves the chosen one where it knows none."""

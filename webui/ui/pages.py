@@ -10,11 +10,13 @@ import gradio as gr
 from webui.library.catalog import DEFAULT_NATIVE_SIZE_PX, CheckpointInfo
 from webui.services import Services
 from webui.ui.controls import TASKS, Task
-from webui.ui.form import Form, Problems, Queue, Shell
+from webui.ui.form import PAINTED_TASKS, Form, Problems, Queue, Shell
 from webui.ui.handlers import COUNTED, OF_CHECKPOINT, OF_MODELS, Handlers, Updates, checkpoint_choices, problems_of
 from webui.ui.mask_painter import flush_js
 from webui.ui.models_panel import ModelsLink
+from webui.ui.sections import Section, sections_of
 from webui.ui.stream import JobViews
+from webui.ui.tabs.extras import build_extras
 from webui.ui.tabs.img2img import build_img2img
 from webui.ui.tabs.inpaint import build_inpaint
 from webui.ui.tabs.models import build_models
@@ -23,6 +25,8 @@ from webui.ui.tabs.txt2img import build_txt2img
 
 MEMORY_SECRET = "atelier"
 """Fixed, so that values outlive a restart. They are the form's, in the user's own browser: nothing to hide."""
+SENT_TO: tuple[Task, ...] = ("img2img", "inpaint", "extras")
+"""The tabs that take a shown picture."""
 CACHE_SWEEP_S = 3600
 CACHE_AGE_S = 24 * 3600
 
@@ -38,7 +42,8 @@ def build_blocks(services: Services, views: JobViews) -> gr.Blocks:
         with gr.Row(elem_classes="at-page"):
             shell = _build_sidebar(infos, start)
             with gr.Column(elem_classes="at-main"):
-                forms = _build_tabs(shell, start, services.settings.max_image_pixels)
+                sections = sections_of(services.host.postprocessors())
+                forms = _build_tabs(shell, start, sections, services.settings.max_image_pixels)
         handlers = Handlers(services, views, shell, forms)
         for form in forms.values():
             _connect_form(form, shell, handlers, memories[form.task])
@@ -47,16 +52,20 @@ def build_blocks(services: Services, views: JobViews) -> gr.Blocks:
     return blocks
 
 
-def _build_tabs(shell: Shell, start: CheckpointInfo | None, max_pixels: int) -> dict[Task, Form]:
+def _build_tabs(
+    shell: Shell, start: CheckpointInfo | None, sections: tuple[Section, ...], max_pixels: int
+) -> dict[Task, Form]:
     size = DEFAULT_NATIVE_SIZE_PX if start is None else start.native_size
     forms: dict[Task, Form] = {}
-    with gr.Tabs(elem_id="tabs") as shell.tabs:
+    with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as shell.tabs:
         with gr.Tab("txt2img", id="txt2img") as shell.tab_names["txt2img"]:
-            forms["txt2img"] = build_txt2img(start, size)
+            forms["txt2img"] = build_txt2img(start, size, sections)
         with gr.Tab("img2img", id="img2img") as shell.tab_names["img2img"]:
-            forms["img2img"] = build_img2img(start, size, max_pixels=max_pixels)
+            forms["img2img"] = build_img2img(start, size, sections, max_pixels=max_pixels)
         with gr.Tab("Inpaint", id="inpaint") as shell.tab_names["inpaint"]:
-            forms["inpaint"] = build_inpaint(start, size, max_pixels=max_pixels)
+            forms["inpaint"] = build_inpaint(start, size, sections, max_pixels=max_pixels)
+        with gr.Tab("Extras", id="extras") as shell.tab_names["extras"]:
+            forms["extras"] = build_extras(start, size, sections)
         with gr.Tab("Models", id="models") as shell.tab_names["models"]:
             build_models()
         with gr.Tab("Training", id="training") as shell.tab_names["training"]:
@@ -90,21 +99,30 @@ def _connect_form(form: Form, shell: Shell, handlers: Handlers, memory: Any) -> 
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     by_script: dict[str, Any] = {"fn": None, "queue": False, "api_visibility": "private"}
 
-    def generate(values: dict[Any, Any], request: gr.Request) -> dict[str, str]:
+    def generate(values: dict[Any, Any], request: gr.Request) -> Updates:
         named = {name: values[control] for name, control in controls.items()}
         return handlers.generate(task, {**named, "checkpoint": values[shell.checkpoint]}, request)
 
-    submit = buttons["generate"].click
-    if "picture" in controls:  # first the last stroke, then the form
+    # First the last stroke and what is being uploaded, then the form.
+    submit = buttons["generate"].click(js="atelierPictures.flush", **by_script).success
+    if task in PAINTED_TASKS:
         submit = submit(js=flush_js(form.id("picture")), **by_script).success
-    submit(generate, {*controls.values(), shell.checkpoint}, form.results, trigger_mode="once", **quiet)
+    folds = {fold for around in form.folds.values() for fold in around}
+    submit(generate, {*controls.values(), shell.checkpoint}, {form.results, *folds}, trigger_mode="once", **quiet)
     buttons["interrupt"].click(js="() => atelier.act('interrupt')", **by_script)
-    buttons["skip"].click(js="() => atelier.act('skip')", **by_script)
+    if "skip" in buttons:
+        buttons["skip"].click(js="() => atelier.act('skip')", **by_script)
+    for section in form.sections:
+        if section.id in form.folds:
+            controls[section.id].input(
+                handlers.open_section, controls[section.id], form.folds[section.id][0], queue=False, **quiet
+            )
     sides = [controls["width"], controls["height"]]
     buttons["swap"].click(js="(width, height) => [height, width]", inputs=sides, outputs=sides, **by_script)
     buttons["random_seed"].click(js="() => -1", outputs=controls["seed"], **by_script)
     buttons["reuse_seed"].click(js=f"() => atelier.shownSeed('{task}')", outputs=controls["seed"], **by_script)
-    form.chips.change(js="(value) => value.chosen", inputs=form.chips, outputs=controls["prompt"], **by_script)
+    if form.chips is not None:
+        form.chips.change(js="(value) => value.chosen", inputs=form.chips, outputs=controls["prompt"], **by_script)
     if "fit" in buttons:
         gr.on(
             [buttons["fit"].click, controls["picture"].upload],
@@ -143,7 +161,7 @@ def _connect_results(form: Form, forms: Mapping[Task, Form], shell: Shell, handl
         return handlers.reuse(form.task, event._data, request)
 
     form.results.reuse(reuse, None, {*form.controls.values(), shell.checkpoint}, **quiet)
-    for target in ("img2img", "inpaint"):
+    for target in SENT_TO:
         _connect_send(form, forms[target], shell, handlers)
 
 
@@ -165,7 +183,8 @@ def _connect_shell(
 ) -> None:
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     by_script: dict[str, Any] = {"fn": None, "queue": False, "api_visibility": "private"}
-    chips = {form.chips for form in forms.values()}
+    chips = {form.chips for form in forms.values() if form.chips is not None}
+    boxes = {box for form in forms.values() for box in form.boxes.values()}
     counters = {counter for form in forms.values() for counter in form.counters.values()}
     remembered = {control for form in forms.values() for control in form.remembered().values()}
     of_models = {form.controls[name] for form in forms.values() for name in OF_MODELS if name in form.controls}
@@ -179,7 +198,7 @@ def _connect_shell(
     blocks.load(
         open_page,
         {*memories.values(), checkpoint_memory},
-        {*lists, *counters, *remembered, shell.tabs},
+        {*lists, *counters, *remembered, *boxes, shell.tabs},
         **quiet,
     ).then(js="() => atelier.ready()", **by_script)
     shell.refresh.click(handlers.refresh_checkpoints, shell.checkpoint, lists, **quiet)

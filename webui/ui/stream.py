@@ -20,6 +20,7 @@ from PIL import Image, UnidentifiedImageError
 
 from webui.errors import InvalidRequest, WebUIError
 from webui.generation.events import ImageReady, Note, StepPreview
+from webui.generation.postprocess import Badge
 from webui.images.infotext import parse_infotext
 from webui.jobs.events import Cancelled, Failed, Finished, JobEvent, Progress, Queued, Started
 from webui.jobs.queue import JobHandle, JobQueue
@@ -53,6 +54,7 @@ class Picture:
     infotext: str
     width: int
     height: int
+    badges: tuple[Badge, ...] = ()
     layers: str = ""
     """How many layers of each LoRA matched: "ink 264/264"."""
 
@@ -175,7 +177,7 @@ class JobViews:
             "id": job.id,
             "task": task_of(job.payload),
             "state": str(job.state),
-            "prompt": str(job.payload["parameters"]["prompt"])[:PROMPT_EXCERPT_CHARS],
+            "prompt": self._name_of(job),
             "place": (view.position if job.position is None else job.position) + 1,
             "step": view.step,
             "num_steps": view.num_steps,
@@ -186,9 +188,17 @@ class JobViews:
         for job in ended[:MAX_RECENT_JOBS]:
             pictures = self.view(job.id).pictures
             if pictures:
-                prompt = str(job.payload["parameters"]["prompt"])[:PROMPT_EXCERPT_CHARS]
-                recent.append({"id": job.id, "index": pictures[0].index, "prompt": prompt, "count": len(pictures)})
+                prompt, index = self._name_of(job), pictures[0].index
+                recent.append({"id": job.id, "index": index, "prompt": prompt, "count": len(pictures)})
         return recent
+
+    def _name_of(self, job: JobRecord) -> str:
+        """The beginning of its prompt; of finished pictures, the steps they go through."""
+        parameters = job.payload["parameters"]
+        if task_of(job.payload) != "extras":
+            return str(parameters["prompt"])[:PROMPT_EXCERPT_CHARS]
+        titles = {one.id: one.title for one in self._services.host.postprocessors()}
+        return ", ".join(titles.get(step["id"], step["id"]) for step in parameters["postprocess"])
 
 
 def task_of(payload: Mapping[str, Any]) -> Task:
@@ -206,12 +216,15 @@ class Trouble:
     control: str = ""
 
 
-def attempt(action: Callable[[], T]) -> T | Trouble:
-    """Does `action`. An error that is none of ours is told by an id, under which the log has the traceback."""
+def attempt(action: Callable[[], T], labels: Mapping[str, str] = LABELS) -> T | Trouble:
+    """Does `action`. An error that is none of ours is told by an id, under which the log has the traceback.
+
+    `labels` are what people call the controls.
+    """
     try:
         return action()
     except InvalidRequest as error:
-        return Trouble(title=LABELS.get(error.field, error.field), text=str(error), control=error.field)
+        return Trouble(title=labels.get(error.field, error.field), text=str(error), control=error.field)
     except WebUIError as error:
         return Trouble(title="That did not work", text=str(error))
     except Exception:
@@ -251,7 +264,14 @@ def _in_full(job: JobRecord, view: JobView) -> dict[str, Any]:
         "seconds_left": view.seconds_left,
         "preview": preview,
         "pictures": [
-            {"index": p.index, "seed": p.seed, "width": p.width, "height": p.height, "layers": p.layers}
+            {
+                "index": p.index,
+                "seed": p.seed,
+                "width": p.width,
+                "height": p.height,
+                "layers": p.layers,
+                "badges": [{"text": badge.text, "tone": badge.tone, "title": badge.title} for badge in p.badges],
+            }
             for p in view.pictures
         ],
         "notes": list(view.notes),
@@ -276,6 +296,7 @@ def _picture(event: ImageReady) -> Picture:
         infotext=event.infotext,
         width=width,
         height=height,
+        badges=event.badges,
         layers=parse_infotext(event.infotext).fields.get("Lora layers", ""),
     )
 

@@ -6,7 +6,15 @@ import gradio as gr
 from gradio.themes.utils import colors, sizes
 
 ASSETS = Path(__file__).parent / "assets"
-SCRIPTS = ("atelier.js", "models_prompt.js", "models.js", "models_details.js", "downloads.js", "model_tools.js")
+SCRIPTS = (
+    "atelier.js",
+    "pictures.js",
+    "models_prompt.js",
+    "models.js",
+    "models_details.js",
+    "downloads.js",
+    "model_tools.js",
+)
 """In this order: the later ones use the earlier ones."""
 STYLES = ("atelier.css", "models.css", "downloads.css", "model_tools.css")
 SYSTEM_FONTS = ("system-ui", "-apple-system", "Segoe UI", "sans-serif")

@@ -91,7 +91,7 @@ const atelier = (() => {
     for (const [id, row] of rows) if (!jobs.some((job) => job.id === id)) row.remove();
     for (const job of jobs) {
       const row = rows.get(job.id) || queueRow(job);
-      const state = job.status || (job.state === "running" ? (job.num_steps ? `Step ${job.step} of ${job.num_steps}` : "Starting") : `Place ${job.place} in the queue`);
+      const state = job.status || (job.state === "running" ? (job.num_steps ? `Step ${job.step} of ${job.num_steps}` : job.label || "Starting") : `Place ${job.place} in the queue`);
       row.dataset.state = job.state;
       row.querySelector(".at-queue-name").textContent = job.prompt || "(no prompt)";
       row.querySelector(".at-queue-state").textContent = state;
@@ -138,7 +138,7 @@ const atelier = (() => {
     parts.download = make("a", { class: "at-tool", "data-tool": "download", download: true }, "Download original");
     parts.compare = button("Compare with input", "compare", () => { panel.compare = !panel.compare; drawStage(panel); });
     parts.tools.append(parts.download, parts.compare, button("Send to img2img", "send_img2img", send("send_img2img")),
-      button("Send to inpaint", "send_inpaint", send("send_inpaint")), button("Reuse all settings", "reuse", send("reuse")));
+      button("Send to inpaint", "send_inpaint", send("send_inpaint")), button("Send to Extras", "send_extras", send("send_extras")), button("Reuse all settings", "reuse", send("reuse")));
     parts.parameters.addEventListener("toggle", () => loadParameters(panel));
     panel.box.replaceChildren(parts.progress, parts.status, parts.error, parts.stage, parts.thumbs, parts.info, parts.tools, parts.notes, parts.parameters, parts.recent);
     drawStage(panel);
@@ -165,9 +165,9 @@ const atelier = (() => {
     if (!job) return "";
     if (job.state === "queued") return job.place === 1 ? "Next in the queue" : `Place ${job.place} in the queue`;
     if (job.state === "running") {
-      const step = job.num_steps ? `Step ${job.step} of ${job.num_steps}` : "Starting";
-      const left = job.seconds_left == null ? "" : ` · ${seconds(job.seconds_left)} left`;
-      return `${job.label ? `${job.label} · ` : ""}${step}${left}`;
+      const step = job.num_steps ? `Step ${job.step} of ${job.num_steps}` : job.label ? "" : "Starting";
+      const left = job.seconds_left == null ? "" : `${seconds(job.seconds_left)} left`;
+      return [job.label, step, left].filter(Boolean).join(" · ");
     }
     return job.state === "cancelled" ? "Interrupted" : "";
   }
@@ -180,9 +180,11 @@ const atelier = (() => {
     parts.progress.hidden = !running;
     parts.progress.dataset.state = box.dataset.state;
     parts.progress.dataset.job = box.dataset.job;
+    parts.progress.classList.toggle("at-unknown", job?.state === "running" && !job.num_steps);
     if (running) {
       parts.progress.setAttribute("aria-valuemax", job.num_steps || 1);
-      parts.progress.setAttribute("aria-valuenow", job.step);
+      if (job.num_steps || job.state === "queued") parts.progress.setAttribute("aria-valuenow", job.step);
+      else parts.progress.removeAttribute("aria-valuenow"); // of unknown length
       parts.progress.setAttribute("aria-valuetext", statusText(job));
       parts.progress.firstChild.style.width = `${job.num_steps ? (100 * job.step) / job.num_steps : 0}%`;
     }
@@ -203,10 +205,13 @@ const atelier = (() => {
     for (const picture of pictures.slice(known)) {
       parts.thumbs.append(make("button", { type: "button", "aria-label": `Picture ${picture.index + 1}, seed ${picture.seed}`, "data-index": picture.index,
         onclick: () => { panel.index = picture.index; drawThumbs(panel); drawStage(panel); } },
-        make("img", { src: pictureUrl(job.id, picture.index, "/thumb"), alt: "", loading: "lazy" })));
+        make("img", { src: pictureUrl(job.id, picture.index, "/thumb"), alt: "", loading: "lazy" }), badgesOf(picture)));
     }
     for (const thumb of parts.thumbs.children) thumb.setAttribute("aria-pressed", String(+thumb.dataset.index === panel.index));
   }
+  /* What was said of a picture, over its corner; null if nothing was. */
+  const badgesOf = (picture) => (picture.badges.length ? make("span", { class: "at-badges" }, ...picture.badges.map(({ text, tone, title }) =>
+    make("span", { class: "at-badge", "data-tone": tone, title: title || text }, text))) : null);
   const shownPicture = (panel) => (panel?.shown?.pictures || []).find((picture) => picture.index === panel.index) || null;
   function drawStage(panel) {
     const { parts, shown: job } = panel;
@@ -241,7 +246,8 @@ const atelier = (() => {
     const url = pictureUrl(job.id, picture.index);
     const image = () => make("img", { src: url, alt: `Picture ${picture.index + 1}, seed ${picture.seed}`, width: picture.width, height: picture.height });
     if (want === "compare") return compareOf(job, picture, image());
-    return make("button", { type: "button", class: "at-open", "aria-label": "View full size", onclick: () => lightbox(panel) }, image());
+    const open = make("button", { type: "button", class: "at-open", "aria-label": "View full size", onclick: () => lightbox(panel) }, image());
+    return picture.badges.length ? make("div", { class: "at-badged" }, open, badgesOf(picture)) : open;
   }
   function compareOf(job, picture, after) {
     const fit = { stretch: "fill", crop: "cover", fill: "contain" }[job.before] || "fill";
@@ -255,6 +261,7 @@ const atelier = (() => {
     const parts = [`Seed ${picture.seed}`, `${picture.width} × ${picture.height}`];
     if (job.pictures.length > 1) parts.push(`${job.pictures.findIndex((other) => other.index === picture.index) + 1} of ${job.pictures.length}`);
     if (job.elapsed_s != null && job.state === "finished") parts.push(seconds(job.elapsed_s) + (job.pictures.length > 1 ? " in all" : ""));
+    parts.push(...picture.badges.map(({ text, title }) => title || text));
     if (picture.layers) parts.push(...picture.layers.split(", ").map((text) => text.replace(/ (\d+)\/(\d+)$/, ": $1 of $2 layers")));
     return parts.join(" · ");
   }
@@ -336,8 +343,15 @@ const atelier = (() => {
       node.classList.remove("at-problem");
       for (const input of node.querySelectorAll("[aria-invalid]")) input.removeAttribute("aria-invalid");
     }
-    const node = control && (byId(`${task}_${control}`) || byId(control));
-    if (!node) return;
+    if (control) whenThere(() => byId(`${task}_${control.replaceAll(".", "-")}`) || byId(control), showProblem);
+  }
+  /* What lies in an accordion is not there before it is open. */
+  function whenThere(find, act, tries = 20) {
+    const node = find();
+    if (visible(node)) act(node);
+    else if (tries) setTimeout(whenThere, 50, find, act, tries - 1);
+  }
+  function showProblem(node) {
     node.classList.add("at-problem");
     const input = node.querySelector("textarea, input:not([type=range]):not([type=file])");
     input?.setAttribute("aria-invalid", "true");
@@ -354,15 +368,20 @@ const atelier = (() => {
     const url = new URL(location.href);
     url.searchParams.set("tab", name);
     history.replaceState(history.state, "", url);
+    showTab();
     setTimeout(poll, 0);
     return [];
   }
+
+  /* The row of tabs scrolls where it is too narrow. */
+  const showTab = () => requestAnimationFrame(() => document.querySelector("#tabs [role=tab][aria-selected=true]")?.scrollIntoView({ block: "nearest", inline: "center" }));
 
   /* ---- the page ------------------------------------------------------------------------------------------------ */
   function ready() {
     requestAnimationFrame(() => requestAnimationFrame(() => {
       document.body.inert = false;
       document.body.dataset.ready = "1";
+      showTab();
       poll();
     }));
     return [];
