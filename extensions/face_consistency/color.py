@@ -1,7 +1,7 @@
 """The source's skin in the target's light: CIELAB statistics of the skin that both pictures show, near each place.
 
 Lightness and colour are matched by a slowly varying shift, so that light from the side stays light from the side; the
-contrast by one factor per channel. Eyes, brows, lips and hair give no statistics: a fringe would turn skin pale.
+contrast and the colour's strength by one factor each. Eyes, brows, lips and hair give no statistics: a fringe would turn skin pale.
 """
 
 import cv2
@@ -13,11 +13,15 @@ from .face import Pixels, Points
 
 Lab = NDArray[np.float32]
 """(height, width, 3): lightness 0 to 100, a, b."""
+Weights = NDArray[np.float32]
+"""(height, width)."""
 
 SMALL_FACE_PX = 72
 """Face width at which the statistics are taken."""
-CONTRAST_RANGE = (0.7, 1.4)
-"""Of the factor per channel."""
+CONTRAST_RANGE = (0.8, 1.25)
+"""Of the factor for lightness: the ratio of standard deviations from the mean around."""
+CHROMA_RANGE = (0.5, 1.1)
+"""Of the factors for a and b: the ratio of means, so that paler skin leaves eyes and teeth white; more of it glares."""
 LIGHT_SIGMA = 0.22
 """Of the face's width: what is smaller is the face's own shape, what is larger is light."""
 SKIN_DISTANCE = 24.0
@@ -44,27 +48,29 @@ def match_colors(warped: Pixels, target: Pixels, points: Points, width_px: float
     return matched
 
 
-def _statistics(ours: Lab, theirs: Lab, weights: NDArray[np.float32], sigma: float) -> tuple[Lab, Lab]:
+def _statistics(ours: Lab, theirs: Lab, weights: Weights, sigma: float) -> tuple[Lab, Lab]:
     """(3,) factors and the (h, w, 3) shift with which `ours * factor + shift` has the light of `theirs`."""
-    mean, spread = _moments(ours, weights)
-    their_mean, their_spread = _moments(theirs, weights)
-    factor = np.clip(their_spread / np.maximum(spread, 1e-3), *CONTRAST_RANGE).astype(np.float32)
-    away = theirs - ours * factor
-    overall = their_mean - mean * factor
-    near = cv2.GaussianBlur(away * weights[..., None], (0, 0), max(sigma, 0.5))
+    mean, near = _local_mean(ours, weights, sigma)
+    their_mean, their_near = _local_mean(theirs, weights, sigma)
+    detail, their_detail = (
+        float(np.sqrt(np.average((lab[..., 0] - around[..., 0]) ** 2, weights=weights)))
+        for lab, around in ((ours, near), (theirs, their_near))
+    )
+    contrast = np.clip(their_detail / max(detail, 1e-3), *CONTRAST_RANGE)
+    chroma = np.clip(their_mean[1:] / np.maximum(mean[1:], 1.0), *CHROMA_RANGE)
+    factor = np.array([contrast, *chroma], np.float32)
+    return factor, np.asarray(their_near - near * factor, np.float32)
+
+
+def _local_mean(lab: Lab, weights: Weights, sigma: float) -> tuple[Lab, Lab]:
+    """Mean over the skin, (3,), and around each place, (h, w, 3)."""
+    mean = (lab * (weights / weights.sum())[..., None]).sum(axis=(0, 1))
+    near = cv2.GaussianBlur(lab * weights[..., None], (0, 0), max(sigma, 0.5))
     amount = cv2.GaussianBlur(weights, (0, 0), max(sigma, 0.5))[..., None]
-    shift = (near + PRIOR * overall) / (amount + PRIOR)
-    return factor, np.asarray(shift, np.float32)
+    return mean, (near + PRIOR * mean) / (amount + PRIOR)
 
 
-def _moments(lab: Lab, weights: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Mean and standard deviation per channel, (3,) each."""
-    share = (weights / weights.sum())[..., None]
-    mean = (lab * share).sum(axis=(0, 1))
-    return mean, np.sqrt(((lab - mean) ** 2 * share).sum(axis=(0, 1)))
-
-
-def _skin(ours: Lab, theirs: Lab, points: Points, size: tuple[int, int]) -> NDArray[np.float32]:
+def _skin(ours: Lab, theirs: Lab, points: Points, size: tuple[int, int]) -> Weights:
     """1 where both pictures show skin of the face."""
     face = _drawn([points[list(topology.OVAL)]], size)
     features = (topology.RIGHT_BROW, topology.LEFT_BROW, topology.RIGHT_EYE, topology.LEFT_EYE, topology.LIPS)
@@ -72,7 +78,7 @@ def _skin(ours: Lab, theirs: Lab, points: Points, size: tuple[int, int]) -> NDAr
     plain = inside & (cv2.dilate(_drawn([points[list(part)] for part in features], size), np.ones((3, 3))) == 0)
     skin = plain & _near_median(ours, plain) & _near_median(theirs, plain)
     chosen = skin if skin.sum() >= MIN_SKIN_PX else plain
-    weights: NDArray[np.float32] = chosen.astype(np.float32)
+    weights: Weights = chosen.astype(np.float32)
     return weights
 
 

@@ -40,6 +40,31 @@ class Warped:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """Lips or eyelids: `share` is how far they are open, of the width between the corners."""
+
+    lids: tuple[int, int]
+    corners: tuple[int, int]
+    alike: float
+    """Difference in openness up to which the warp can bend one into the other."""
+    unlike: float
+    """From here on it cannot at all."""
+    reach: float
+    """Of the face's width."""
+
+    def share(self, points: Points) -> float:
+        height, width = (np.ptp(points[list(pair)], axis=0) for pair in (self.lids, self.corners))
+        return float(np.linalg.norm(height) / max(float(np.linalg.norm(width)), 1e-6))
+
+
+OPENINGS = (
+    Opening(lids=(13, 14), corners=(61, 291), alike=0.05, unlike=0.15, reach=0.25),
+    Opening(lids=(159, 145), corners=(33, 133), alike=0.08, unlike=0.2, reach=0.13),
+    Opening(lids=(386, 374), corners=(263, 362), alike=0.08, unlike=0.2, reach=0.13),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Grid:
     """Points laid evenly over the target: (column, row) is the target's `origin + (column, row) / scale`."""
 
@@ -129,8 +154,22 @@ def destination(source: Points, target: Points, shape_keep: float) -> Points:
     inside = np.array([cv2.pointPolygonTest(outline, (float(x), float(y)), True) for x, y in target[:, :2]])
     ramp = np.clip(inside / (RAMP * width_of(target)), 0, 1)
     ramp = ramp * ramp * (3 - 2 * ramp)
-    placed: Points = (target + (shape_keep * ramp)[:, None] * (aligned(source, target) - target)).astype(np.float32)
+    own = aligned(source, target)
+    placed: Points = (target + (shape_keep * ramp)[:, None] * (own - target)).astype(np.float32)
+    for opening in OPENINGS:
+        placed = _with_own_opening(placed, own, opening, width_of(target))
     return placed
+
+
+def _with_own_opening(points: Points, own: Points, opening: Opening, width_px: float) -> Points:
+    """A mouth or an eye as far open as the source's, where the two differ: closed lips hold no teeth to show."""
+    differ = abs(opening.share(own) - opening.share(points))
+    amount = np.clip((differ - opening.alike) / (opening.unlike - opening.alike), 0, 1)
+    middle, own_middle = (mesh[list(opening.corners)].mean(axis=0) for mesh in (points, own))
+    near = np.exp(-((np.linalg.norm(points - middle, axis=1) / (opening.reach * width_px)) ** 2))
+    near[list(topology.OVAL)] = 0
+    shape = (own - own_middle) - (points - middle)
+    return np.asarray(points + (amount * near)[:, None] * shape, np.float32)
 
 
 def aligned(source: Points, target: Points) -> Points:

@@ -101,8 +101,8 @@ def main() -> None:
     portraits = list(find_portraits(models, options.photos))
     print(f"{len(portraits)} portraits: {', '.join(portrait.name for portrait in portraits)}")
     results = []
-    for index, portrait in enumerate(portraits):
-        other = portraits[(index + 1) % len(portraits)]
+    for portrait in portraits:
+        other = most_alike_turned(portrait, portraits)
         for change in CHANGES:
             if options.only is None or options.only in change.kind:
                 results.append(measure(portrait, other, change, models, options.options))
@@ -142,6 +142,12 @@ def portrait_of(name: str, full: Pixels, models: Models, second: Pixels | None =
         small, move, (PICTURE_PX, PICTURE_PX), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
     )
     return Portrait(name, full, face, pixels, find_faces(pixels, models=models)[0], second)
+
+
+def most_alike_turned(portrait: Portrait, portraits: list[Portrait]) -> Portrait:
+    """The other person to blend in: a face from another side would tear the picture apart."""
+    others = [other for other in portraits if other is not portrait]
+    return min(others, key=lambda other: abs(other.face.yaw_degrees - portrait.face.yaw_degrees))
 
 
 # Changes
@@ -266,7 +272,7 @@ CHANGES = (
     Change("relit", "from above", light=FROM_ABOVE),
     Change("blurred", "sigma 5", light=blurred(5)),
     Change("blurred", "1/6 of the size", light=coarse(6)),
-    *(Change("blended", f"{share:.0%}", other=share) for share in (0.5, 0.65, 0.75, 0.9)),
+    *(Change(f"blended {share:.0%}", "with another", other=share) for share in (0.5, 0.65, 0.75, 0.9)),
     *(Change("rotated, blended 75 %", f"{angle} degrees", other=0.75, angle=angle) for angle in (20, 45, -45)),
     Change("combined", "heavier, 75 %", other=0.75, bend=HEAVIER),
     Change("combined", "x1.3, 75 %, warm", other=0.75, bend=stretched(1.3), light=WARM),
