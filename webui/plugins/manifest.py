@@ -140,7 +140,7 @@ def check_compatible(manifest: Manifest) -> None:
     """Raises ExtensionError if this program, or this Python, cannot run the extension."""
     if not SpecifierSet(manifest.requires_atelier).contains(webui.__version__, prereleases=True):
         raise ExtensionError(f"It is made for Atelier {manifest.requires_atelier}, and this is {webui.__version__}.")
-    missing = [unmet for unmet in map(_unmet, manifest.dependencies) if unmet is not None]
+    missing = missing_packages(manifest)
     if missing:
         packages = " ".join(f'"{text}"' for text, _ in missing)
         found = ", ".join(f"{text} ({there})" for text, there in missing)
@@ -148,6 +148,11 @@ def check_compatible(manifest: Manifest) -> None:
             f"It needs Python packages that are not there: {found}.",
             hint=f"To get them: {sys.executable} -m pip install {packages}",
         )
+
+
+def missing_packages(manifest: Manifest) -> list[tuple[str, str]]:
+    """(what is asked for, what is there instead) for each Python package that the extension still needs."""
+    return [unmet for unmet in map(_unmet, manifest.dependencies) if unmet is not None]
 
 
 def _unmet(dependency: str) -> tuple[str, str] | None:
