@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.extension_files import write_extension
 from webui.settings import CHECKOUT
 
 
@@ -77,9 +78,22 @@ def test_inpainting_without_a_browser_keeps_what_the_mask_leaves_out(data_dir: P
     assert not np.array_equal(made[:, :20], original[:, :20])
 
 
+def test_pictures_go_through_the_extensions_that_are_named(data_dir: Path, tmp_path: Path) -> None:
+    write_extension(data_dir / "extensions")
+    photo = tmp_path / "photo.png"
+    Image.new("RGB", (64, 64), (10, 20, 30)).save(photo)
+    keep = ("--init", str(photo), "--strength", "0", "--output", str(tmp_path / "o"))
+    ran = generate(data_dir, *keep, "--set", "brighten.amount=100")
+    assert ran.returncode == 0, ran.stderr
+    with Image.open(ran.stdout.strip()) as image:
+        assert image.getpixel((5, 5)) == (110, 120, 130)
+        assert "Brighten: on, Brighten Amount: 100, Brighten by: 100" in image.info["parameters"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        (("generate", "--with", "nothing"), "'nothing' is not installed"),
         (("generate", "--width", "513"), "Use 512 or 520"),
         (("generate", "--steps", "many"), "num_inference_steps"),
         (("generate", "--init", "nowhere.png"), "nowhere.png"),
