@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from tests.extension_files import load_host, write_extension
 from webui.app import build_runners
 from webui.errors import InvalidRequest, ModelNotFound
 from webui.generation.events import ImageReady
-from webui.generation.request import GenerationRequest, Img2Img, Inpaint, MaskSpec, Sampling
+from webui.generation.postprocess import PostprocessStep
+from webui.generation.request import Extras, GenerationRequest, Img2Img, Inpaint, MaskSpec, Sampling
+from webui.images.store import HeldPictures
 from webui.jobs.record import JobState
 from webui.jobs.worker import Worker
 from webui.services import Services, with_seed
@@ -21,12 +24,44 @@ from webui.settings import load_settings
 PATIENCE_S = 120
 
 
+FACES = """\
+class Params(BaseModel):
+    model_config = ConfigDict(frozen=True)
+    face: Picture = ""
+    photos: tuple[Picture, ...] = ()
+
+
+class Paste:
+    id = "paste"
+    title = "Paste a face"
+    params_model = Params
+
+    def check(self, params, request):
+        if not params.face:
+            raise InvalidRequest("face", "There is no face to paste.")
+
+    def __call__(self, image, params, context):
+        image.paste(context.picture(params.face), (3, 4))
+        return Processed(image=image, is_composite=True, details={"pasted": 1}, badge=Badge(text="pasted"))
+
+
+@hookimpl
+def postprocessors():
+    return [Paste()]
+"""
+
+
 @pytest.fixture
 def services(tiny_models_dir: Path, tmp_path: Path) -> Iterator[Services]:
+    """With the extensions "brighten" and "paste"."""
     (tmp_path / "models").symlink_to(tiny_models_dir)
-    services = Services(load_settings(data_dir=tmp_path, device="cpu", dtype="fp32"))
+    write_extension(tmp_path / "extensions")
+    write_extension(tmp_path / "extensions", "paste", FACES)
+    host = load_host(tmp_path)
+    services = Services(load_settings(data_dir=tmp_path, device="cpu", dtype="fp32"), host)
     yield services
     services.close()
+    host.close()
 
 
 def request(**changes: object) -> GenerationRequest:
@@ -115,6 +150,90 @@ def test_inputs_stay_while_their_job_is_kept_and_go_afterwards(services: Service
     services.discard_unused_inputs()
     assert services.request_of(handle.id) == asked
     assert len([path for path in (tmp_path / "inputs").rglob("*") if path.is_file()]) == 1
+
+
+# -- Postprocess steps -------------------------------------------------------------------------------------------------
+
+
+def paste(**params: object) -> tuple[PostprocessStep, ...]:
+    return (PostprocessStep(id="paste", params=params),)
+
+
+def run(services: Services, asked: GenerationRequest) -> list[ImageReady]:
+    handle = services.generate(asked, owner="ann")
+    worker = Worker(services.queue, lambda: build_runners(services))
+    worker.start()
+    try:
+        assert handle.wait(PATIENCE_S).state is JobState.FINISHED
+    finally:
+        assert worker.stop(PATIENCE_S)
+    return [event for _, event in handle.events(follow=False) if isinstance(event, ImageReady)]
+
+
+def test_a_finished_picture_goes_through_the_queue_with_pictures_of_its_steps_and_restores_them(
+    services: Services,
+) -> None:
+    photo, face = Image.new("RGB", (33, 21), "green"), Image.new("RGB", (2, 2), "red")
+    asked = request(init=Extras(image=photo), postprocess=paste(face=services.inputs.put(face)), checkpoint="")
+    (ready,) = run(services, asked)
+    expected = photo.copy()
+    expected.paste(face, (3, 4))
+    with Image.open(ready.path) as made:
+        assert np.array_equal(np.array(made), np.array(expected))
+        assert "compositeWithTrainedAlgorithmicMedia" in made.info["XML:com.adobe.xmp"]
+    assert ready.details == {"paste": {"pasted": 1}}
+    assert [badge.text for badge in ready.badges] == ["pasted"]
+    restored = services.restore(Path(ready.path))
+    assert restored.notes == ()
+    assert restored.values["task"] == "extras"
+    assert restored.values["postprocess"] == [{"id": "paste", "params": {"face": face_name(face), "photos": []}}]
+    services.inputs.discard_unused(set())
+    gone = services.restore(Path(ready.path))
+    assert gone.values["postprocess"] == [{"id": "paste", "params": {"face": "", "photos": []}}]
+    assert "Paste a face" in gone.notes[0]
+
+
+def face_name(face: Image.Image) -> str:
+    return HeldPictures().put(face)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "said"),
+    [
+        ({"postprocess": (PostprocessStep(id="gone"),)}, "postprocess", "'gone' is not installed"),
+        ({"postprocess": (PostprocessStep(id="brighten", params={"amount": 300}),)}, "brighten.amount", "300"),
+        ({"postprocess": (PostprocessStep(id="brighten", params={"amount": 13}),)}, "brighten.amount", "bad luck"),
+        ({"postprocess": paste()}, "paste.face", "no face to paste"),
+        ({"postprocess": paste(face="0" * 64)}, "paste.face", "not kept here"),
+        ({"postprocess": paste(photos=["/etc/passwd"])}, "paste.photos", "not kept here"),
+        ({"init": Extras(image=Image.new("RGB", (8, 8)))}, "postprocess", "No step is switched on"),
+    ],
+)
+def test_steps_that_cannot_run_are_refused_before_they_wait(
+    services: Services, changes: dict[str, object], field: str, said: str
+) -> None:
+    with pytest.raises(InvalidRequest, match=said) as caught:
+        services.generate(request(**changes), owner="ann")
+    assert caught.value.field == field
+    assert services.queue.jobs() == []
+
+
+def test_a_step_that_waits_has_all_its_parameters(services: Services) -> None:
+    handle = services.generate(request(seed=1, postprocess=(PostprocessStep(id="brighten"),)), owner="ann")
+    assert services.request_of(handle.id).postprocess == (PostprocessStep(id="brighten", params={"amount": 50}),)
+
+
+def test_pictures_of_steps_stay_while_their_job_is_kept_also_while_its_extension_is_off(services: Services) -> None:
+    names = [services.inputs.put(Image.new("RGB", (4, 4), (shade, 0, 0))) for shade in range(4)]
+    services.generate(request(postprocess=paste(face=names[0], photos=names[1:3])), owner="ann")
+    services.host.disable("paste")
+    services.discard_unused_inputs()
+    assert [name in services.inputs for name in names] == [True, True, True, False]
+
+
+def test_scripts_of_the_http_api_are_steps_by_title(services: Services) -> None:
+    steps = services.steps_of_scripts({"paste a FACE": {"args": ["x"]}, "Brighten": {"args": [{"amount": 5}]}})
+    assert steps == (*paste(face="x"), PostprocessStep(id="brighten", params={"amount": 5}))
 
 
 def test_tokens_are_counted_by_the_checkpoints_tokenizer(services: Services) -> None:
