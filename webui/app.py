@@ -28,7 +28,18 @@ from webui.library.tool_models import saved_model
 from webui.library.tool_progress import ToolReport
 from webui.library.tool_requests import parse_tool_request
 from webui.plugins.host import PluginHost
-from webui.services import DOWNLOAD, GENERATE, NETWORK_LANE, TOOL, TOOL_LANE, Services, build_library, with_seed
+from webui.plugins.models import ModelRequest, get_model
+from webui.services import (
+    DOWNLOAD,
+    EXTENSION_MODEL,
+    GENERATE,
+    NETWORK_LANE,
+    TOOL,
+    TOOL_LANE,
+    Services,
+    build_library,
+    with_seed,
+)
 from webui.settings import Settings
 
 if TYPE_CHECKING:
@@ -116,7 +127,12 @@ def build_download_worker(services: Services) -> Worker:
         request = DownloadRequest.model_validate(context.job.payload)
         services.downloads.get(request, report=context.report, check=context.cancel.check)
 
-    return Worker(services.queue, lambda: {DOWNLOAD: run_download}, lane=NETWORK_LANE)
+    def run_extension_model(context: JobContext) -> None:
+        request = ModelRequest.model_validate(context.job.payload)
+        get_model(request, services.downloads, report=context.report, check=context.cancel.check)
+
+    runners = {DOWNLOAD: run_download, EXTENSION_MODEL: run_extension_model}
+    return Worker(services.queue, lambda: runners, lane=NETWORK_LANE)
 
 
 def build_tool_worker(services: Services) -> Worker:

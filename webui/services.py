@@ -27,6 +27,7 @@ from webui.library.downloads.sources import Sites
 from webui.library.tool_models import ToolModels
 from webui.library.tool_requests import ToolRequest
 from webui.plugins.host import PluginHost
+from webui.plugins.models import ModelRequest
 from webui.prompt.chunks import CHUNK_TOKENS, EmbeddingNames, KnownEmbedding, count_tokens
 from webui.prompt.grammar import parse_prompt
 from webui.prompt.tokenizer import ClipTokenizer
@@ -38,6 +39,8 @@ DOWNLOAD = "download"
 """The kind of a job that fetches a model."""
 TOOL = "tool"
 """The kind of a job that makes a new model of others."""
+EXTENSION_MODEL = "extension_model"
+"""The kind of a job that fetches a model that an extension names."""
 NETWORK_LANE = "network"
 TOOL_LANE = "tools"
 ALL_JOBS = 1_000_000
@@ -56,7 +59,7 @@ class Services:
         self.queue = JobQueue(
             settings.database,
             event_types=(*GENERATION_EVENTS, *DOWNLOAD_EVENTS),
-            lanes={DOWNLOAD: NETWORK_LANE, TOOL: TOOL_LANE},
+            lanes={DOWNLOAD: NETWORK_LANE, EXTENSION_MODEL: NETWORK_LANE, TOOL: TOOL_LANE},
         )
         self.downloads = downloads_of(settings)
         self.tool_models = ToolModels(library=self.library)
@@ -90,13 +93,35 @@ class Services:
 
     def download(self, request: DownloadRequest, *, owner: str) -> JobHandle:
         """Queues a download, or gives the one that the owner has asked for already. Raises InvalidRequest at once."""
+        self._require_downloads()
+        self.downloads.source_of(request)
+        payload = request.model_dump()
+        return self._waiting(DOWNLOAD, payload, owner) or self.queue.submit(DOWNLOAD, payload, owner=owner)
+
+    def get_extension_model(self, extension: str, file: str, *, licence: str, owner: str) -> JobHandle:
+        """Queues the download of one of the extension's models, after the owner has agreed to `licence`.
+
+        Gives the job that the owner has asked for already. Raises InvalidRequest, also if the licence is another one.
+        """
+        self._require_downloads()
+        manifest = self.host.extension(extension).manifest
+        models = () if manifest is None else manifest.models
+        model = next((model for model in models if model.file == file and not model.shipped), None)
+        if model is None:
+            raise InvalidRequest("file", f"The extension '{extension}' names no model '{file}' that could be got.")
+        if licence != model.licence:
+            raise InvalidRequest(
+                "licence", f"The licence of {file} is '{model.licence}'.", hint="Read it, then agree to it."
+            )
+        payload = ModelRequest(extension=extension, model=model).model_dump(mode="json")
+        mine = self._waiting(EXTENSION_MODEL, payload, owner)
+        return mine or self.queue.submit(EXTENSION_MODEL, payload, owner=owner)
+
+    def _require_downloads(self) -> None:
         if not self.settings.downloads:
             raise InvalidRequest(
                 "source", "Getting models is switched off here.", hint="The setting is `downloads` (WEBUI_DOWNLOADS)."
             )
-        self.downloads.source_of(request)
-        payload = request.model_dump()
-        return self._waiting(DOWNLOAD, payload, owner) or self.queue.submit(DOWNLOAD, payload, owner=owner)
 
     def discard_download(self, request: DownloadRequest) -> None:
         """Forgets what was fetched for `request`. Raises WebUIError while anybody fetches the same, or waits."""
@@ -185,7 +210,7 @@ class Services:
 
         def busy() -> bool:
             waiting = self.queue.jobs(states={JobState.QUEUED, JobState.RUNNING})
-            return any(job.kind != DOWNLOAD for job in waiting)
+            return any(job.kind not in (DOWNLOAD, EXTENSION_MODEL) for job in waiting)
 
         self.library.start_hashing(busy)
 

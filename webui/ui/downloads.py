@@ -11,7 +11,7 @@ from webui.library.downloads.amounts import amount, status_text
 from webui.library.downloads.download import DownloadRequest
 from webui.library.downloads.events import DownloadFound, DownloadProgress
 from webui.library.events import ModelSaved
-from webui.services import DOWNLOAD, Services
+from webui.services import DOWNLOAD, EXTENSION_MODEL, Services
 
 MAX_SHOWN = 12
 
@@ -28,7 +28,7 @@ class DownloadView:
 
 
 def view_of(queue: JobQueue, job: JobRecord) -> DownloadView:
-    view = DownloadView(title=str(job.payload["name"] or job.payload["source"]))
+    view = DownloadView(title=_asked_for(job))
     for _, event in queue.handle(job.id).events(follow=False):
         match event:
             case DownloadFound():
@@ -43,6 +43,12 @@ def view_of(queue: JobQueue, job: JobRecord) -> DownloadView:
     return view
 
 
+def _asked_for(job: JobRecord) -> str:
+    if job.kind == EXTENSION_MODEL:
+        return str(job.payload["model"]["file"])
+    return str(job.payload["name"] or job.payload["source"])
+
+
 def brief_download(queue: JobQueue, job: JobRecord) -> dict[str, Any]:
     """A line of the side bar's list of jobs."""
     view = view_of(queue, job)
@@ -52,7 +58,7 @@ def brief_download(queue: JobQueue, job: JobRecord) -> dict[str, Any]:
         status = "Asking the site" if view.progress is None else status_text(view.progress)
     return {
         "id": job.id,
-        "task": DOWNLOAD,
+        "task": job.kind,
         "state": str(job.state),
         "prompt": view.title,
         "status": status,
@@ -83,7 +89,7 @@ def _in_full(services: Services, job: JobRecord) -> dict[str, Any]:
         "state": str(job.state),
         "title": view.title,
         "source": job.payload["source"],
-        "status": _ended_text(view, job) if job.state.ended else brief_download(services.queue, job)["status"],
+        "status": ended_text(view) if job.state.ended else brief_download(services.queue, job)["status"],
         "done": 0 if view.progress is None else view.progress.done,
         "total": None if view.progress is None else view.progress.total,
         "hint": "" if view.failed is None else view.failed.hint,
@@ -91,7 +97,7 @@ def _in_full(services: Services, job: JobRecord) -> dict[str, Any]:
     }
 
 
-def _ended_text(view: DownloadView, job: JobRecord) -> str:
+def ended_text(view: DownloadView) -> str:
     if view.saved is not None:
         folder = Path(view.saved.path).parent.name
         if view.saved.already_there:

@@ -25,7 +25,7 @@ from webui.images.infotext import parse_infotext
 from webui.jobs.events import Cancelled, Failed, Finished, JobEvent, Progress, Queued, Started
 from webui.jobs.queue import JobHandle, JobQueue
 from webui.jobs.record import JobRecord, JobState
-from webui.services import DOWNLOAD, GENERATE, TOOL, Services
+from webui.services import DOWNLOAD, EXTENSION_MODEL, GENERATE, TOOL, Services
 from webui.ui.controls import LABELS, Task
 from webui.ui.downloads import brief_download
 from webui.ui.tools import brief_tool
@@ -37,7 +37,7 @@ MAX_RECENT_JOBS = 12
 PROMPT_EXCERPT_CHARS = 80
 
 BRIEFS: Mapping[str, Callable[[JobQueue, JobRecord], dict[str, Any]]] = MappingProxyType(
-    {TOOL: brief_tool, DOWNLOAD: brief_download}
+    {TOOL: brief_tool, DOWNLOAD: brief_download, EXTENSION_MODEL: brief_download}
 )
 """What the side bar says of jobs that make no pictures, by kind."""
 
