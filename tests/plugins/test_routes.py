@@ -79,6 +79,14 @@ def test_a_route_that_raises_answers_500_without_its_secrets_and_is_named(client
     assert client.get("/extensions/greets/hello").status_code == 200
 
 
+def test_routes_of_an_extension_that_cannot_run_say_why(client: TestClient, host: PluginHost, tmp_path: Path) -> None:
+    write_extension(tmp_path / "extensions", "broken", "1 / 0")
+    host.refresh()
+    answer = client.get("/extensions/broken/hello")
+    assert answer.status_code == 503
+    assert "ZeroDivisionError: division by zero" in answer.json()["detail"]
+
+
 @pytest.mark.parametrize("id", ["nothing", "plain", "wrong", "..", ""])
 def test_where_there_are_no_routes_nothing_is_found(client: TestClient, id: str) -> None:
     assert client.get(f"/extensions/{id}/hello").status_code == 404
@@ -94,7 +102,8 @@ def test_routes_are_gone_while_the_extension_is_off_and_new_after_it_was_changed
 ) -> None:
     client.get("/extensions/greets/hello")
     host.disable("greets")
-    assert client.get("/extensions/greets/hello").status_code == 404
+    off = client.get("/extensions/greets/hello")
+    assert (off.status_code, off.json()) == (503, {"detail": "Greets does not run. It is switched off."})
     write_extension(tmp_path / "extensions", "greets", ROUTES.replace("hello {name}", "good day {name}"))
     host.enable("greets")
     assert client.get("/extensions/greets/hello").json()["said"] == "good day you"

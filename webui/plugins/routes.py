@@ -9,7 +9,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.routing import Mount, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from webui.errors import ExtensionError, WebUIError
+from webui.errors import ExtensionError, InvalidRequest, WebUIError
 from webui.plugins.host import PluginHost
 from webui.plugins.loading import Loaded, failure
 
@@ -35,14 +35,23 @@ class ExtensionRoutes:
         loaded = self._host.loaded(id)
         app = None if loaded is None else await run_in_threadpool(self._app_of, loaded)
         if loaded is None or app is None:
-            missing = JSONResponse({"detail": f"There is no extension '{id}' that runs and has routes."}, 404)
-            await missing(scope, receive, send)
+            await self._absent(id)(scope, receive, send)
             return
         try:
             await app(scope, receive, send)
         except Exception as error:
             LOG.exception("A route of the extension %s failed.", id)
             self._host.blame(loaded, _told(scope["path"], error, loaded))
+
+    def _absent(self, id: str) -> JSONResponse:
+        try:
+            extension = self._host.extension(id)
+        except InvalidRequest as error:
+            return JSONResponse({"detail": error.message}, 404)
+        if extension.state == "on":
+            return JSONResponse({"detail": f"{extension.title} has no routes."}, 404)
+        why = " ".join(extension.problems) if extension.state == "failed" else "It is switched off."
+        return JSONResponse({"detail": f"{extension.title} does not run. {why}"}, 503)
 
     def _app_of(self, loaded: Loaded) -> ASGIApp | None:
         known = self._apps.get(loaded.id)
