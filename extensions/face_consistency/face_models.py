@@ -4,6 +4,7 @@ A face is personal data that can be matched with any photo: nothing here is save
 ReActor's files can be read.
 """
 
+import contextlib
 import json
 import re
 import secrets
@@ -200,8 +201,9 @@ def _described(path: Path, tensors: Mapping[str, NDArray[Any]], notes: Mapping[s
     if ours and version != FORMAT_VERSION:
         problem = f"it has the format version {version[:20]}, and only {FORMAT_VERSION} is known"
         return SavedFace(name=path.stem, path=path, problem=problem)
-    vectors = {name: _unit(tensors[name], size) for name, size in SIZES.items() if name in tensors}
-    if not vectors or None in vectors.values():
+    units = {name: _unit(tensors[name], size) for name, size in SIZES.items() if name in tensors}
+    vectors = {name: row for name, row in units.items() if row is not None}
+    if not vectors or len(vectors) < len(units):
         wanted = " or ".join(f"'{name}' of {size} numbers" for name, size in SIZES.items())
         return SavedFace(name=path.stem, path=path, problem=f"it has no {wanted}")
     gender, age = _number(tensors.get("gender")), _number(tensors.get("age"))
@@ -211,7 +213,7 @@ def _described(path: Path, tensors: Mapping[str, NDArray[Any]], notes: Mapping[s
         sface=vectors.get(SFACE),
         arcface=vectors.get(ARCFACE),
         arcface_file=_backends(notes).get(ARCFACE, "") if ours else UNKNOWN_ARCFACE,
-        num_photos=int(notes["num_photos"]) if notes.get("num_photos", "")[:6].isdecimal() else 1,
+        num_photos=_count(notes.get("num_photos", "")),
         created=notes.get("created", "")[:40],
         method=notes.get("method", "")[:20],
         gender="" if gender is None else GENDERS.get(gender, ""),
@@ -226,6 +228,10 @@ def _backends(notes: Mapping[str, str]) -> dict[str, str]:
     except (ValueError, RecursionError):
         return {}
     return {str(key): str(value)[:200] for key, value in found.items()} if isinstance(found, dict) else {}
+
+
+def _count(text: str) -> int:
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 7 else 1
 
 
 def _number(tensor: NDArray[Any] | None) -> int | None:
@@ -261,5 +267,6 @@ def _write(path: Path, data: bytes) -> None:
         draft.write_bytes(data)
         draft.replace(path)
     except OSError as error:
-        draft.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            draft.unlink()
         raise WebUIError(f"The face could not be saved as '{path.name}': {error.strerror or error}.") from error

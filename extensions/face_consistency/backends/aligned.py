@@ -1,16 +1,16 @@
 """A face cut out upright at a fixed place and size, and a changed cut-out put back: nothing else is touched."""
 
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from ..face import Face, Pixels
+from ..identity import ANCHORS
+from ..identity import TEMPLATE as ARCFACE_112
+from ..sampling import Matrix, applied, needed, similarity_to
 
-Matrix = NDArray[np.float64]
-"""(2, 3): picture to cut-out."""
 Mask = NDArray[np.float32]
 """(height, width) 0 to 1."""
 FivePoints = NDArray[np.float32]
@@ -18,21 +18,14 @@ FivePoints = NDArray[np.float32]
 
 Left and right as seen in an upright face."""
 
-MESH_POINTS: MappingProxyType[str, tuple[int, ...]] = MappingProxyType(
-    {"left_eye": (33, 133), "right_eye": (362, 263), "nose": (1,), "left_mouth": (61,), "right_mouth": (291,)}
-)
-"""Corners of the eyes and so on in the MediaPipe mesh, as seen."""
-
-ARCFACE_112 = (
-    (38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041),
-)  # fmt: skip
-"""Where InsightFace's networks want the five points in 112x112 (insightface 2.1, utils/face_align.py, MIT)."""
 FFHQ_512 = (
     (192.98138, 239.94708), (318.90277, 240.1936), (256.63416, 314.01935), (201.26117, 371.41043),
     (313.08905, 371.15118),
 )  # fmt: skip
 """Where face restorers want them in 512x512 (facexlib, MIT)."""
 
+MIN_SPREAD_PX = 1e-3
+"""Of the five points."""
 NOTICEABLE = 1 / 512
 """A mask below it cannot change a byte."""
 EDGE = 0.10
@@ -45,51 +38,47 @@ FEATHER_SIGMA = 0.03
 
 def five_points(face: Face) -> FivePoints:
     """From the mesh: a turned head's are far better than a detector's own (measured with SFace)."""
-    return np.stack([face.points[list(indices), :2].mean(axis=0) for indices in MESH_POINTS.values()])
+    first, second = np.array(ANCHORS).T
+    return ((face.points[first, :2] + face.points[second, :2]) / 2).astype(np.float32)
 
 
 def arcface_template(size_px: int) -> FivePoints:
     """Multiples of 112 scale the template; all others have it in the middle of 128, as inswapper."""
-    points = np.array(ARCFACE_112, np.float32)
     if size_px % 112 == 0:
-        return points * np.float32(size_px / 112)
-    return (points + np.array([8, 0], np.float32)) * np.float32(size_px / 128)
+        return ARCFACE_112 * np.float32(size_px / 112)
+    return (ARCFACE_112 + np.array([8, 0], np.float32)) * np.float32(size_px / 128)
 
 
 def ffhq_template(size_px: int) -> FivePoints:
     return np.array(FFHQ_512, np.float32) * np.float32(size_px / 512)
 
 
-def similarity(points: NDArray[np.float32], template: NDArray[np.float32]) -> Matrix:
-    """The turn, scale and shift that brings `points` nearest to `template` in the least squares. Both (n, 2).
-
-    As complex numbers it is w = a z + b. Raises ValueError if all points are one.
-    """
-    z, w = (pair.astype(np.float64) @ np.array([1, 1j]) for pair in (points, template))
-    from_center = z - z.mean()
-    spread = float((np.abs(from_center) ** 2).sum())
-    if spread == 0 or not np.isfinite(spread):
+def similarity(points: FivePoints, template: FivePoints) -> Matrix:
+    """Takes `points` of the picture nearest to `template` in the cut-out. Raises ValueError if all are in one place."""
+    spread = np.ptp(points, axis=0).max()
+    if not np.isfinite(spread) or spread < MIN_SPREAD_PX:
         raise ValueError("the face's points all lie in one place")
-    a = (np.conj(from_center) * (w - w.mean())).sum() / spread
-    b = w.mean() - a * z.mean()
-    return np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag]])
+    return similarity_to(points, template)
 
 
 def cut_out(pixels: Pixels, matrix: Matrix, size_px: int) -> Pixels:
-    """(size_px, size_px, 3); black beyond the picture, as the networks learnt it."""
-    flat: Pixels = cv2.warpAffine(pixels, matrix, (size_px, size_px), borderValue=0.0)
+    """(size_px, size_px, 3); black beyond the picture, as the networks learnt it.
+
+    A face more than twice as large is averaged first; insightface leaves pixels out, which makes noise.
+    """
+    shrink = max(1, int(1 / max(_scale(matrix), 1e-6)))
+    part, from_part = needed(pixels, matrix, size_px, shrink=shrink)
+    flat: Pixels = cv2.warpAffine(part, from_part, (size_px, size_px), borderValue=0.0)
     return flat
 
 
-def moved(points: NDArray[np.float32], matrix: Matrix) -> NDArray[np.float32]:
-    """Points (n, 2 or more) of the picture, (n, 2) in the cut-out."""
-    there: NDArray[np.float32] = (points[:, :2] @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32)
-    return there
+def _scale(matrix: Matrix) -> float:
+    return float(np.hypot(matrix[0, 0], matrix[1, 0]))
 
 
 def face_mask(face: Face, matrix: Matrix, size_px: int) -> Mask:
     """(size_px, size_px): 1 on the face, soft at its outline, 0 along the cut-out's border."""
-    hull = cv2.convexHull(np.rint(moved(face.points, matrix)).astype(np.int32))
+    hull = cv2.convexHull(np.rint(applied(matrix, face.points)).astype(np.int32))
     mask = np.zeros((size_px, size_px), np.float32)
     cv2.fillConvexPoly(mask, hull, 1.0)
     reach = 2 * max(1, round(GROW * size_px)) + 1
@@ -141,7 +130,7 @@ def _area(matrix: Matrix, side: int, width: int, height: int) -> tuple[int, int,
     """Where the cut-out lies in the picture: left, top, right, bottom; None if outside."""
     corners = np.array([[0, 0], [side, 0], [side, side], [0, side]], np.float64)
     back = cv2.invertAffineTransform(matrix)
-    there = corners @ back[:, :2].T + back[:, 2]
+    there = applied(back, corners)
     left, top = np.clip(np.floor(there.min(axis=0)) - 1, 0, (width, height)).astype(int)
     right, bottom = np.clip(np.ceil(there.max(axis=0)) + 2, 0, (width, height)).astype(int)
     return (int(left), int(top), int(right), int(bottom)) if right > left and bottom > top else None
@@ -149,7 +138,7 @@ def _area(matrix: Matrix, side: int, width: int, height: int) -> tuple[int, int,
 
 def _shrunk(patch: Pixels, mask: Mask, matrix: Matrix) -> tuple[Pixels, Mask, Matrix]:
     """Made smaller by averaging, if the face in the picture is less than half as large: a plain warp would flicker."""
-    times = int(np.hypot(matrix[0, 0], matrix[1, 0]))
+    times = int(_scale(matrix))
     side = patch.shape[0] // times if times > 1 else patch.shape[0]
     if side < 2 or side == patch.shape[0]:
         return patch, mask, matrix

@@ -129,7 +129,7 @@ def _refuse_other_files(file: BinaryIO, size: int) -> None:
     if size == 0:
         raise NotReadable("it is empty")
     file.seek(0)
-    start = file.read(64).lstrip(b"\xef\xbb\xbf \r\t")
+    start = file.read(64).lstrip(b"\xef\xbb\xbf \r\n\t")
     for magic, what in OTHER_FILES:
         if start.startswith(magic):
             raise NotReadable(what)
@@ -154,10 +154,12 @@ class _Walk:
     def graph(self, size: int) -> Graph:
         notes: dict[str, str] = {}
         spans: list[tuple[int, int]] = []
-        has_version = False
+        has_version = has_opset = False
         for number, wire, value, end in self.fields(0, size):
             if number == 1 and wire == _VARINT:
                 has_version = True
+            elif number == 8:
+                has_opset = True
             elif number == 7 and wire == _BYTES:
                 spans.append((value, end))
             elif number == 14 and wire == _BYTES:
@@ -165,6 +167,8 @@ class _Walk:
                 notes[key] = text
         if not spans or not has_version:
             raise NotReadable("it is not an ONNX file: there is no graph in it")
+        if not has_opset:
+            raise NotReadable(f"it is cut off at its end, after {size:,} bytes")
         return self.graph_at(*spans[-1], notes)
 
     def graph_at(self, start: int, stop: int, notes: Mapping[str, str]) -> Graph:

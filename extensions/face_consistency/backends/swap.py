@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from ..color import match_colors
 from ..face import Face, Pixels
-from .aligned import Mask, arcface_template, as_input, cut_out, face_mask, five_points, moved, paste, similarity
+from ..sampling import applied
+from .aligned import Mask, arcface_template, as_input, cut_out, face_mask, five_points, paste, similarity
 from .catalog import EMBEDDING_SIZE
 from .insight import Embedding, unit
 from .onnx_file import BrokenModel, NotReadable, read_stored
@@ -74,7 +75,7 @@ class Swapper:
         old = cut_out(pixels, matrix, size)
         new = self.paint(old, source_embedding, check=check)
         if color > 0:
-            points = np.concatenate([moved(face.points, matrix), face.points[:, 2:]], axis=1)
+            points = np.concatenate([applied(matrix, face.points), face.points[:, 2:]], axis=1).astype(np.float32)
             width = face.width_px * float(np.hypot(matrix[0, 0], matrix[1, 0]))
             new = match_colors(new, old, points, width, color)
         pasted = paste(pixels, new, matrix, face_mask(face, matrix, size))
