@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
+from tests.conftest import CPU
 from tests.generation.additions import Added, Amount, Nothing, Run, Step, brighten, invert
 from webui.errors import InvalidRequest, OutOfDeviceMemory, WebUIError
 from webui.generation.events import GENERATION_EVENTS, ImageReady, Note
@@ -27,6 +28,7 @@ from webui.images.store import HeldPictures, ImageStore
 from webui.jobs.cancel import CancelToken, JobInterrupted
 from webui.jobs.codec import EventCodec
 from webui.jobs.events import JobEvent, Progress
+from webui.library.catalog import Library
 from webui.pipeline.manager import PipelineManager
 
 AS_IT_WAS = "The picture was left as it was."
@@ -336,6 +338,50 @@ def test_a_redraw_changes_nothing_outside_of_its_mask_and_nothing_of_the_next_pi
     for one, other in zip(plain, done, strict=True):
         assert np.array_equal(pixels(one)[~reach], pixels(other)[~reach])
         assert not np.array_equal(pixels(one)[reach], pixels(other)[reach])
+
+
+def test_pictures_of_one_batch_are_processed_one_after_the_other(
+    studio: Studio, oval: Image.Image, library: Library
+) -> None:
+    at_once = PipelineManager(library, replace(CPU, images_at_once=True))
+    batches = Studio(at_once, studio.outputs)
+    step = Step(run=redraws(oval.resize((64, 64)), strength=1.0, **OWN_WORDS))
+    stages: list[tuple[str, tuple[int, ...]]] = []
+
+    def before(moment: Moment) -> list[str]:
+        stages.append((moment.stage, moment.indices))
+        return []
+
+    together = batches.make(request("brighten", num_batches=2, batch_size=2), step, before=before)
+    alone = studio.make(request("brighten", seed=9), step)
+    assert [ready.index for ready in together] == [0, 1, 2, 3]
+    # A sum over a batch is rounded in another order.
+    assert np.abs(pixels(together[2]).astype(int) - pixels(alone[0])).max() <= 1
+    assert stages[1:7] == [
+        ("denoise", (0, 1)),
+        ("decode", (0, 1)),
+        ("postprocess", (0,)),
+        ("save", (0,)),
+        ("postprocess", (1,)),
+        ("save", (1,)),
+    ]
+
+
+def test_pictures_that_are_finished_are_not_processed_again(studio: Studio) -> None:
+    seen: list[int] = []
+
+    def look(image: Image.Image, params: Any, context: PostprocessContext) -> Processed:
+        seen.append(context.index)
+        return Processed(image=image)
+
+    asked = request("brighten", num_batches=3)
+    ready = studio.make(asked, Step(run=look))
+    seen.clear()
+    finished = {0: ready[0], 2: ready[2]}
+    engine = studio.engine(Added([Step(run=look)]))
+    again = engine.generate(asked, report=studio.events.append, cancel=studio.cancel, finished=finished)
+    assert seen == [1]
+    assert [one.path for one in (again[0], again[2])] == [ready[0].path, ready[2].path]
 
 
 def test_an_interrupt_stops_a_redraw_within_a_step(studio: Studio, photo: Image.Image, oval: Image.Image) -> None:
