@@ -20,7 +20,7 @@ LONG_SIDE = 1024
 CLOSE_UP_SIDE = 256
 """Faces that fill the picture are found in a copy of this size: the detector knows faces of 10 to 300 px."""
 CLOSE_UP_BORDER = 64
-FINEST_SIDE = 4096
+FINEST_PIXELS = 4096 * 4096
 """Tiles come from a copy no larger than this, so that a picture without faces takes seconds at most."""
 TILE_SIDE = 1024
 TILE_STEP = 896
@@ -86,9 +86,9 @@ def searches(pixels: Pixels, models: Models, min_score: float, all_angles: bool)
     longest = max(pixels.shape[:2])
     yield View.of(pixels, min(longest, LONG_SIDE)).search(models, min_score)
     yield View.of(pixels, CLOSE_UP_SIDE).bordered(CLOSE_UP_BORDER).search(models, min_score)
-    side = LONG_SIDE
-    while side < min(longest, FINEST_SIDE):
-        side = min(2 * side, longest)
+    side, finest = LONG_SIDE, int(longest * min(1, (FINEST_PIXELS / (pixels.shape[0] * pixels.shape[1])) ** 0.5))
+    while side < finest:
+        side = min(2 * side, finest)
         yield [found for tile in View.of(pixels, side).tiles() for found in tile.search(models, min_score)]
     if all_angles:
         for quarters in (1, 3, 2):
