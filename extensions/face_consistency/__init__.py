@@ -1,1 +1,58 @@
-"""The face stays the person's own after the body was changed."""
+"""The face stays the person's own after the body was changed; and faces and hands, found and repainted.
+
+What is heavy is imported when it is first needed: the program starts with all extensions.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel
+
+from webui.hooks import Command, ExtensionContext, Postprocessor, Tab, hookimpl
+
+from .params import FaceSettings
+from .postprocessor import Detailer, FaceConsistency
+
+if TYPE_CHECKING:
+    from fastapi import APIRouter
+
+
+@hookimpl
+def settings_model() -> type[BaseModel]:
+    return FaceSettings
+
+
+@hookimpl
+def postprocessors(context: ExtensionContext) -> Sequence[Postprocessor]:
+    return FaceConsistency(context), Detailer(context)
+
+
+@hookimpl
+def tabs(context: ExtensionContext) -> Sequence[Tab]:
+    def build() -> None:
+        from .tab import build_tab
+
+        build_tab(context)
+
+    return (Tab(id="faces", label="Faces", build=build),)
+
+
+@hookimpl
+def routes(context: ExtensionContext) -> "APIRouter":
+    from .routes import face_routes
+
+    return face_routes(context)
+
+
+@hookimpl
+def commands(context: ExtensionContext) -> Sequence[Command]:
+    from .command import face_command
+
+    return (face_command(context),)
+
+
+@hookimpl
+def unload(context: ExtensionContext) -> None:
+    from .engine import engine_of
+
+    engine_of(context).close()

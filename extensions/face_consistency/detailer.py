@@ -1,0 +1,171 @@
+"""Finds faces, hands or other things and repaints each in its own crop, large enough for the model to do it well.
+
+It knows nothing of who somebody is: the wrong face becomes a crisp wrong face.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from webui.hooks import Badge, InvalidRequest, PostprocessContext, Processed, WebUIError
+
+from .backends.catalog import FaceModel, MissingModel
+from .detection import find_faces
+from .engine import Engine
+from .face import Pixels
+from .params import DetailerParams, Target
+from .sources import pixels_of
+
+SEPARATOR = "[SEP]"
+WORDS: Mapping[Target, tuple[str, str]] = MappingProxyType(
+    {"faces": ("face", "faces"), "hands": ("hand", "hands"), "objects": ("thing", "things")}
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Detail:
+    """`box` left, top, right, bottom in pixels of the picture, inside it."""
+
+    box: tuple[int, int, int, int]
+    score: float
+    label: str
+
+    @property
+    def area(self) -> int:
+        left, top, right, bottom = self.box
+        return max(right - left, 0) * max(bottom - top, 0)
+
+    def json(self) -> dict[str, Any]:
+        return {"box": list(self.box), "score": round(self.score, 4), "label": self.label}
+
+
+def check_detailer(params: DetailerParams, engine: Engine) -> None:
+    """Raises InvalidRequest if there is no detector for it."""
+    if params.min_area > params.max_area:
+        message = f"Nothing is between the least area, {params.min_area:g}, and the largest, {params.max_area:g}."
+        raise InvalidRequest("min_area", message)
+    if params.target != "faces" or params.detector:
+        try:
+            _detector(params, engine)
+        except WebUIError as error:
+            field = "detector" if params.detector else "target"
+            raise InvalidRequest(field, error.message, hint=error.hint) from error
+
+
+def improve_details(
+    image: Image.Image, params: DetailerParams, context: PostprocessContext, engine: Engine
+) -> Processed:
+    """Raises MissingModel or BrokenModel, and what `context.redraw` and `context.check` raise."""
+    context.report("looking")
+    pixels = pixels_of(image)
+    found = chosen(find_details(pixels, params, engine), params, pixels.shape[0] * pixels.shape[1])
+    one, many = WORDS[params.target]
+    if not found:
+        note = f"No {one} was found from confidence {params.min_confidence:g} on; nothing was repainted."
+        return Processed(image=image, fields={"Detailer found": "nothing"}, notes=(note,), details={"found": []})
+    prompts = _parts(params.prompt, len(found))
+    negatives = _parts(params.negative_prompt, len(found))
+    made = image
+    for number, (detail, prompt, negative) in enumerate(zip(found, prompts, negatives, strict=True), 1):
+        context.check()
+        context.report(f"{one} {number} of {len(found)}")
+        made = context.redraw(
+            made,
+            Image.fromarray(mask_of(detail, params.dilate_px, pixels.shape[:2])),
+            strength=params.strength,
+            width=params.size,
+            height=params.size,
+            prompt=prompt or None,
+            negative_prompt=negative or None,
+            num_inference_steps=params.num_inference_steps,
+            guidance_scale=params.guidance_scale,
+            padding_px=params.padding_px,
+            blur_px=params.blur_px,
+            seed=None if number == 1 else (context.seed + number - 1) % 2**32,
+        )
+    count = f"{len(found)} {one if len(found) == 1 else many}"
+    return Processed(
+        image=made,
+        fields={"Detailer found": count},
+        badge=Badge(text=count, title=f"The detailer repainted {count}."),
+        is_composite=context.source is not None,
+        details={"found": [detail.json() for detail in found]},
+    )
+
+
+def find_details(pixels: Pixels, params: DetailerParams, engine: Engine) -> list[Detail]:
+    """All that the detector is sure enough of."""
+    height, width = pixels.shape[:2]
+    if params.target == "faces" and not params.detector:
+        faces = find_faces(pixels, models=engine.models, min_score=params.min_confidence)
+        boxes = [(face.box, face.score, "face") for face in faces]
+    else:
+        detector, wanted = _detector(params, engine)
+        seen = detector.find(pixels, min_score=params.min_confidence)
+        boxes = [(one.box, one.score, one.label) for one in seen if wanted(one.label)]
+    found = [Detail(box=_inside(box, width, height), score=score, label=label) for box, score, label in boxes]
+    return [detail for detail in found if detail.area]
+
+
+def chosen(found: Sequence[Detail], params: DetailerParams, num_pixels: int) -> list[Detail]:
+    """Those of the right size, the `max_count` first ones, from left to right."""
+    fitting = [detail for detail in found if params.min_area <= detail.area / num_pixels <= params.max_area]
+    by: Callable[[Detail], float] = (lambda one: -one.area) if params.by == "area" else (lambda one: -one.score)
+    first = sorted(fitting, key=by)[: params.max_count or None]
+    return sorted(first, key=lambda detail: detail.box[0])
+
+
+def mask_of(detail: Detail, dilate_px: int, size: tuple[int, ...]) -> NDArray[np.uint8]:
+    """(height, width) of `size`: 255 in the box, grown by `dilate_px`; never empty."""
+    left, top, right, bottom = detail.box
+    shrink = min(0, max(dilate_px, -(right - left - 1) // 2, -(bottom - top - 1) // 2))
+    grow = dilate_px if dilate_px > 0 else shrink
+    mask = np.zeros((size[0], size[1]), np.uint8)
+    cv2.rectangle(mask, (left - grow, top - grow), (right + grow - 1, bottom + grow - 1), 255, -1)
+    if not mask.any():
+        mask[top:bottom, left:right] = 255
+    return mask
+
+
+def _detector(params: DetailerParams, engine: Engine) -> tuple[Any, Callable[[str], bool]]:
+    """The YOLO network, and which of its labels count."""
+    word = {"faces": "face", "hands": "hand"}.get(params.target, "")
+    name = params.detector or _first_for(word, engine)
+    detector = engine.backends.objects(name)
+    has_word = any(word in label.lower() for label in detector.labels)
+    # A network that knows one thing may call it "0", and one trained on hands alone calls it what it likes.
+    return detector, (lambda label: word in label.lower()) if word and has_word else (lambda label: True)
+
+
+def _first_for(word: str, engine: Engine) -> str:
+    """Name of the first network that knows `word`, by its labels or its name. Raises MissingModel."""
+
+    def fits(model: FaceModel) -> bool:
+        return word in model.name.lower() or any(word in label.lower() for label in model.labels)
+
+    there = [model for model in engine.backends.models().of("objects") if fits(model)]
+    if not there:
+        raise MissingModel("objects", "")
+    return there[0].name
+
+
+def _parts(prompt: str, count: int) -> list[str]:
+    """One prompt for each; the last one stands for those that have none of their own."""
+    parts = [part.strip() for part in prompt.split(SEPARATOR)]
+    return [parts[min(index, len(parts) - 1)] for index in range(count)]
+
+
+def _inside(box: tuple[float, float, float, float], width: int, height: int) -> tuple[int, int, int, int]:
+    left, top, right, bottom = box
+    return (
+        min(max(int(left), 0), width),
+        min(max(int(top), 0), height),
+        min(max(round(right), 0), width),
+        min(max(round(bottom), 0), height),
+    )

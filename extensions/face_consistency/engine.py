@@ -1,0 +1,40 @@
+"""What all of the extension's doors share: the networks, the saved faces, the consent. One per running extension."""
+
+from dataclasses import dataclass
+from functools import cache
+
+from webui.hooks import ExtensionContext
+
+from .analysis import Models
+from .backends.shelf import Backends
+from .consent import ConsentBook
+from .face_models import FaceModelStore
+from .params import FaceSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """Everything in it may be used from any thread."""
+
+    models: Models
+    backends: Backends
+    saved: FaceModelStore
+    consent: ConsentBook
+
+    def close(self) -> None:
+        """Frees the networks; the next use opens them again."""
+        self.models.close()
+        self.backends.close()
+
+
+@cache
+def engine_of(context: ExtensionContext) -> Engine:
+    settings = context.settings()
+    return Engine(
+        models=Models(context.folder / "models"),
+        backends=Backends(context.models_dirs, settings.provider if isinstance(settings, FaceSettings) else "auto"),
+        saved=FaceModelStore(
+            context.data_dir / "faces", also=tuple(folder / "reactor" / "faces" for folder in context.models_dirs)
+        ),
+        consent=ConsentBook(context.data_dir),
+    )
