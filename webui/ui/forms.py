@@ -48,6 +48,8 @@ class Field:
     groups: tuple[str, ...] = ()
     """Titles of the accordions around it, outermost first."""
     group_open: bool = False
+    personal: bool = False
+    """What somebody answered, such as a consent: no picture brings it back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,6 +213,7 @@ def _field(name: str, label: str, schema: Schema, default: Any, *, optional: boo
         placeholder=schema.get("placeholder", ""),
         groups=groups,
         group_open=bool(schema.get("group_open")),
+        personal=bool(schema.get("personal")),
     )
     return field if _can_show(field, default) else _as_json(field)
 
@@ -225,6 +228,7 @@ def _as_json(field: Field) -> Field:
         default=field.default,
         groups=field.groups,
         group_open=field.group_open,
+        personal=field.personal,
     )
 
 

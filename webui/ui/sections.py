@@ -62,7 +62,10 @@ def steps_of(sections: Iterable[Section], values: Mapping[str, Any], keep: Keep)
 def values_of(
     sections: Iterable[Section], steps: Sequence[Mapping[str, Any]], path_of: PathOf
 ) -> tuple[dict[str, Any], list[str]]:
-    """The control values that set these steps and no others; and notes on what cannot be shown."""
+    """The control values that set these steps and no others; and notes on what cannot be shown.
+
+    What a person has to answer stays as it is.
+    """
     by_id = {step["id"]: step["params"] for step in steps}
     values: dict[str, Any] = {}
     notes: list[str] = []
@@ -72,7 +75,7 @@ def values_of(
         if params is None:
             continue
         shown = forms.control_values(section.fields, params)
-        for field in section.fields:
+        for field in (field for field in section.fields if not field.personal):
             value = shown[field.name]
             values[section.control(field)] = _paths(value, path_of) if field.kind in PICTURE_KINDS else value
         notes += [
