@@ -1,5 +1,7 @@
 """What front ends rely on: requests that survive the queue, token counts, settings found in pictures."""
 
+import base64
+import io
 import json
 import shutil
 from collections.abc import Iterator
@@ -232,8 +234,14 @@ def test_pictures_of_steps_stay_while_their_job_is_kept_also_while_its_extension
 
 
 def test_scripts_of_the_http_api_are_steps_by_title(services: Services) -> None:
-    steps = services.steps_of_scripts({"paste a FACE": {"args": ["x"]}, "Brighten": {"args": [{"amount": 5}]}})
-    assert steps == (*paste(face="x"), PostprocessStep(id="brighten", params={"amount": 5}))
+    face = Image.new("RGB", (3, 2), "red")
+    file = io.BytesIO()
+    face.save(file, "PNG")
+    sent = {"face": base64.b64encode(file.getvalue()).decode(), "photos": [""]}
+    steps = services.steps_of_scripts({"paste a FACE": {"args": [sent]}, "Brighten": {"args": [5]}})
+    assert steps == (*paste(face=face_name(face), photos=[""]), PostprocessStep(id="brighten", params={"amount": 5}))
+    assert services.inputs.get(face_name(face)).tobytes() == face.tobytes()
+    assert services.steps_of_scripts({"paste": {"args": [face_name(face)]}}) == paste(face=face_name(face))
 
 
 def test_tokens_are_counted_by_the_checkpoints_tokenizer(services: Services) -> None:

@@ -12,7 +12,7 @@ from webui.generation.infotext import RestoredSettings, restore_settings
 from webui.generation.parameters import build_request, parameters_of, parse_parameters
 from webui.generation.postprocess import PostprocessStep
 from webui.generation.request import MAX_SEED, Extras, GenerationRequest, Inpaint
-from webui.generation.scripts import steps_of_scripts
+from webui.generation.scripts import picture_of, steps_of_scripts
 from webui.generation.steps import checked_steps
 from webui.images.metadata import read_metadata
 from webui.images.store import ImageStore, InputStore
@@ -88,8 +88,17 @@ class Services:
         return self.queue.submit(GENERATE, self._to_payload(with_seed(checked)), owner=owner)
 
     def steps_of_scripts(self, alwayson_scripts: Mapping[str, Any]) -> tuple[PostprocessStep, ...]:
-        """The steps that clients of A1111's HTTP API ask for by title. Raises InvalidRequest."""
-        return steps_of_scripts(alwayson_scripts, self.host.postprocessors())
+        """The steps that clients of A1111's HTTP API ask for by title, with pictures in base64.
+
+        Raises InvalidRequest or UnreadableImage.
+        """
+
+        def keep(text: str) -> str:
+            if not text or text in self.inputs:
+                return text
+            return self.inputs.put(picture_of(text, max_pixels=self.settings.max_image_pixels))
+
+        return steps_of_scripts(alwayson_scripts, self.host.postprocessors(), keep)
 
     def download(self, request: DownloadRequest, *, owner: str) -> JobHandle:
         """Queues a download, or gives the one that the owner has asked for already. Raises InvalidRequest at once."""

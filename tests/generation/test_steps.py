@@ -1,5 +1,7 @@
 """Postprocess steps as values: checked before they wait, and found again in a picture's text."""
 
+import base64
+import io
 from dataclasses import replace
 from enum import StrEnum
 from typing import Any, Literal
@@ -11,13 +13,13 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
 from tests.generation.additions import Added, Amount, Nothing, Step
-from webui.errors import InvalidRequest, WebUIError
+from webui.errors import InvalidRequest, UnreadableImage, WebUIError
 from webui.generation.infotext import metadata_of, restore_settings
 from webui.generation.outcome import Outcome, StepResult
 from webui.generation.parameters import build_request, parameters_of, parse_parameters
 from webui.generation.postprocess import Picture, PostprocessStep, Processed
 from webui.generation.request import Extras, GenerationRequest
-from webui.generation.scripts import steps_of_scripts
+from webui.generation.scripts import picture_of, steps_of_scripts
 from webui.generation.steps import checked_steps, complete, parse_params, picture_names
 from webui.images.metadata import ImageMetadata
 
@@ -290,12 +292,12 @@ BY_FIELD: dict[str, Any] = {"amount": 3, "words": "hi"}
     ],
 )
 def test_scripts_are_steps_by_title_with_arguments_by_name_or_place(scripts: Any, params: Any) -> None:
-    assert steps_of_scripts(scripts, [Step()]) == (PostprocessStep(id="brighten", params=params),)
+    assert steps_of_scripts(scripts, [Step()], str) == (PostprocessStep(id="brighten", params=params),)
 
 
 def test_several_scripts_keep_their_order() -> None:
     steps = [Step(), Step(id="invert", title="Invert colours")]
-    found = steps_of_scripts({"invert COLOURS": {"args": []}, "brighten": {"args": [1]}}, steps)
+    found = steps_of_scripts({"invert COLOURS": {"args": []}, "brighten": {"args": [1]}}, steps, str)
     assert [step.id for step in found] == ["invert", "brighten"]
 
 
@@ -311,8 +313,27 @@ def test_several_scripts_keep_their_order() -> None:
 )
 def test_scripts_that_mean_nothing_are_refused(scripts: Any, said: str) -> None:
     with pytest.raises(InvalidRequest, match=said) as caught:
-        steps_of_scripts(scripts, [Step()])
+        steps_of_scripts(scripts, [Step()], str)
     assert caught.value.field == "alwayson_scripts"
+
+
+def test_pictures_in_scripts_are_kept_and_known_by_name_from_then_on() -> None:
+    named = {"a": "A", "b": "B", "c": "C"}
+    (step,) = steps_of_scripts({"Brighten": {"args": [1, "a", "b", ["a", "c"]]}}, [Step()], named.__getitem__)
+    assert step.params == {"amount": 1, "words": "a", "face": "B", "faces": ["A", "C"]}
+
+
+def test_a_picture_comes_in_base64_or_as_a_data_address() -> None:
+    file = io.BytesIO()
+    IMAGE.save(file, "PNG")
+    encoded = base64.b64encode(file.getvalue()).decode()
+    for text in (encoded, f"data:image/png;base64,{encoded}"):
+        assert picture_of(text, max_pixels=64 * 64).tobytes() == IMAGE.tobytes()
+    for text, error in (("/etc/passwd?", InvalidRequest), (encoded[:40], UnreadableImage), ("é", InvalidRequest)):
+        with pytest.raises(error):
+            picture_of(text, max_pixels=64 * 64)
+    with pytest.raises(UnreadableImage, match="limit"):
+        picture_of(encoded, max_pixels=64 * 64 - 1)
 
 
 @given(st.dictionaries(texts, texts, max_size=8))
