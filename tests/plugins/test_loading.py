@@ -70,6 +70,20 @@ def test_one_that_hangs_is_left_behind(tmp_path: Path) -> None:
     assert host.enable("hangs").state == "on", "and may try again"
 
 
+def test_what_could_not_be_loaded_is_tried_again_only_when_asked_for(tmp_path: Path) -> None:
+    count = "from pathlib import Path\nlog = Path(__file__).with_name('log')\nlog.open('a').write('x')\n1 / 0\n"
+    folder = write_extension(tmp_path / "extensions", "broken", count)
+    write_extension(tmp_path / "extensions", "fine")
+    host = load_host(tmp_path)
+    host.refresh()
+    host.enable("fine")
+    assert (folder / "log").read_text() == "x"
+    assert host.extension("broken").state == "failed"
+    host.enable("broken")
+    assert (folder / "log").read_text() == "xx"
+    assert len(host.extension("broken").problems) == 1
+
+
 def test_an_extension_for_another_version_is_not_imported(tmp_path: Path) -> None:
     write_extension(tmp_path / "extensions", "future", "raise SystemExit", requires=">=99")
     (extension,) = load_host(tmp_path).extensions()

@@ -80,6 +80,7 @@ class PluginHost:
         self._folders = extension_folders(settings) if folders is None else tuple(folders)
         self.states = ExtensionStates(settings.data_dir / FILE)
         self._found: list[Found] = []
+        self._tried: set[str] = set()
         self._loaded: dict[str, Loaded] = {}
         self._postprocessors: dict[str, Guarded] = {}
         self._without_stages: set[str] = set()
@@ -97,19 +98,23 @@ class PluginHost:
         with self._lock:
             self.refresh(only=only)
             for extension in self._found:
-                for problem in filter(None, [extension.problem, *self._problems.get(extension.id, ())]):
-                    LOG.warning("Extension %s: %s", extension.id, problem)
+                if only is None or extension.id in only:
+                    for problem in filter(None, [extension.problem, *self._problems.get(extension.id, ())]):
+                        LOG.warning("Extension %s: %s", extension.id, problem)
 
     def refresh(self, only: Collection[str] | None = None) -> None:
-        """Looks at the folders again: loads what is new there, and forgets what is gone."""
+        """Looks at the folders again: loads what is new there, and forgets what is gone.
+
+        What could not be loaded is not tried again; `enable` does that.
+        """
         with self._lock:
             self._found = find_extensions(self._folders)
             present = {extension.id for extension in self._found if extension.manifest is not None}
-            for id in set(self._loaded) - present:
+            for id in self._tried - present:
                 self._unload(id)
             for extension in self._found:
                 wanted = only is None or extension.id in only
-                if wanted and extension.id not in self._loaded and self._is_on(extension):
+                if wanted and extension.id not in self._tried and self._is_on(extension):
                     self._start(extension)
 
     def close(self) -> None:
@@ -152,7 +157,6 @@ class PluginHost:
             self._named(id)
             self.states.change(id, enabled=False)
             self._unload(id)
-            self._problems.pop(id, None)
             return self.extension(id)
 
     def change_settings(self, id: str, values: Mapping[str, Any]) -> BaseModel:
@@ -262,7 +266,7 @@ class PluginHost:
         return (loaded is not None and loaded.has("tabs")) != (id in self._tabs_shown)
 
     def _start(self, found: Found) -> None:
-        self._problems.pop(found.id, None)
+        self._tried.add(found.id)
         self._without_stages.discard(found.id)
         self._stages.forget(found.id)
         try:
@@ -292,6 +296,8 @@ class PluginHost:
         return new
 
     def _unload(self, id: str) -> None:
+        self._tried.discard(id)
+        self._problems.pop(id, None)
         loaded = self._loaded.get(id)
         if loaded is None:
             return
