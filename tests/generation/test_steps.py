@@ -122,15 +122,18 @@ def restored(*steps: PostprocessStep, as_text: bool, gone: set[str] = frozenset(
         words: str = ""
         face: str = ""
         faces: tuple[str, ...] = ()
+
+    class Newer(Elsewhere):
         colour: str = ""
 
+    models = [Newer if "colour" in step.params else Elsewhere for step in steps]
     results = tuple(
         StepResult(
-            postprocessor=Step(id=step.id, title=step.id.title(), params_model=Elsewhere),
-            params=Elsewhere(**step.params),
+            postprocessor=Step(id=step.id, title=step.id.title(), params_model=model),
+            params=model(**step.params),
             processed=Processed(image=IMAGE),
         )
-        for step in steps
+        for step, model in zip(steps, models, strict=True)
     )
     metadata = metadata_of(request(*steps), seed=1, size=(64, 64), outcome=Outcome(image=IMAGE, results=results))
     found = restore_settings(
@@ -167,6 +170,28 @@ def test_pictures_that_are_gone_are_left_out_with_a_note(as_text: bool) -> None:
     steps, notes = restored(step, as_text=as_text, gone={"a" * 64})
     assert steps[0]["params"] == complete(Amount()) | params | {"face": ""}
     assert "choose them again" in notes[0]
+
+
+class Consent(BaseModel):
+    amount: int = 1
+    consent: bool = Field(default=False, json_schema_extra={"personal": True})
+
+
+def test_a_persons_answer_goes_neither_into_a_picture_nor_out_of_one() -> None:
+    postprocessor, params = Step(params_model=Consent), Consent(amount=2, consent=True)
+    asked = request(PostprocessStep(id="brighten", params=complete(params)))
+    result = StepResult(postprocessor=postprocessor, params=params, processed=Processed(image=IMAGE))
+    metadata = metadata_of(asked, seed=1, size=(64, 64), outcome=Outcome(image=IMAGE, results=(result,)))
+    assert "onsent" not in metadata.infotext + metadata.request_json + str(metadata.texts)
+    (forged,) = checked_steps(asked, Added([postprocessor]), lambda name: True)
+    assert forged.params["consent"] is True, "but a job has it"
+    for told in (
+        metadata,
+        replace(metadata, request_json=parameters_of(asked).model_dump_json()),
+        replace(metadata, request_json="", infotext=metadata.infotext + ", Brighten Consent: true"),
+    ):
+        (step,) = restore_settings(told, Added([postprocessor])).values["postprocess"]
+        assert step["params"] == {"amount": 2, "consent": False}
 
 
 def test_a_picture_without_steps_restores_none() -> None:

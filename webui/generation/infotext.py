@@ -46,7 +46,10 @@ def metadata_of(
     `made_with` says in the infotext's own keys what only the run knows, such as hashes of the files used; None where
     no model had a part in it. `outcome` is what the steps made of the picture.
     """
-    single = parameters_of(request).model_copy(update={"seed": seed, "num_batches": 1, "batch_size": 1})
+    steps = () if outcome is None else outcome.steps
+    single = parameters_of(request).model_copy(
+        update={"seed": seed, "num_batches": 1, "batch_size": 1, "postprocess": steps}
+    )
     # What a model would have been told is not how this picture was made.
     fields = _fields_of_unpainted(request, seed) if made_with is None else _fields(request, seed)
     if size != (request.width, request.height) or isinstance(request.init, Extras):
@@ -59,7 +62,7 @@ def metadata_of(
     return ImageMetadata(
         infotext=format_infotext(text),
         # Pictures without steps say nothing of steps.
-        request_json=single.model_dump_json(exclude=None if request.postprocess else {"postprocess"}),
+        request_json=single.model_dump_json(exclude=None if steps else {"postprocess"}),
         texts={} if outcome is None else outcome.texts,
         is_composite=outcome is not None and outcome.is_composite,
     )

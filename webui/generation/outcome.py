@@ -7,8 +7,8 @@ from typing import Any
 from PIL import Image
 from pydantic import BaseModel
 
-from webui.generation.postprocess import Badge, Postprocessor, Processed
-from webui.generation.steps import FAILED, ON, infotext_key, step_words
+from webui.generation.postprocess import Badge, Postprocessor, PostprocessStep, Processed
+from webui.generation.steps import FAILED, ON, infotext_key, step_words, told_step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +41,11 @@ class Outcome:
             for key, text in one.words().items():
                 words[infotext_key(f"{one.postprocessor.title} {key}") if key in words else key] = text
         return words
+
+    @property
+    def steps(self) -> tuple[PostprocessStep, ...]:
+        """Those that ran, as the picture tells them."""
+        return tuple(told_step(one.postprocessor, one.params) for one in self.results)
 
     @property
     def texts(self) -> Mapping[str, str]:

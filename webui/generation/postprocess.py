@@ -29,6 +29,13 @@ Picture = Annotated[str, Field(json_schema_extra={PICTURE_MARK: True})]
 """
 
 
+PERSONAL_MARK = "personal"
+"""`json_schema_extra={"personal": True}`: a person's answer, such as a consent, and no setting of a picture.
+
+It goes into the job, but neither into the picture nor out of one: nobody gives it by dropping a picture on the page.
+"""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PostprocessStep:
     """Runs the postprocessor `id` with `params`, JSON values of its `Params` model; those left out have defaults."""

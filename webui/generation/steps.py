@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from webui.errors import InvalidRequest, WebUIError
-from webui.generation.postprocess import PICTURE_MARK, Additions, Postprocessor, PostprocessStep
+from webui.generation.postprocess import PERSONAL_MARK, PICTURE_MARK, Additions, Postprocessor, PostprocessStep
 from webui.generation.request import GenerationRequest
 
 ON = "on"
@@ -68,6 +68,13 @@ def complete(params: BaseModel) -> dict[str, Any]:
     return values
 
 
+def told_step(postprocessor: Postprocessor, params: BaseModel) -> PostprocessStep:
+    """The step as a picture tells it: complete, but for what is personal."""
+    fields = postprocessor.params_model.model_fields
+    values = {name: value for name, value in complete(params).items() if not is_personal(fields[name])}
+    return PostprocessStep(id=postprocessor.id, params=values)
+
+
 def checked_steps(
     request: GenerationRequest, additions: Additions, has_picture: HasPicture
 ) -> tuple[PostprocessStep, ...]:
@@ -111,7 +118,12 @@ def picture_names(params: BaseModel, prefix: str = "") -> Iterator[tuple[str, st
 
 def is_picture_field(info: FieldInfo) -> bool:
     """Whether the field holds a `Picture`, several of them, or perhaps none."""
-    return _is_marked(info) or _holds_marked(info.annotation)
+    return _is_marked(info, PICTURE_MARK) or _holds_pictures(info.annotation)
+
+
+def is_personal(info: FieldInfo) -> bool:
+    """Whether the field is a person's answer, which no picture may give; see `PERSONAL_MARK`."""
+    return _is_marked(info, PERSONAL_MARK)
 
 
 def step_words(postprocessor: Postprocessor, params: BaseModel, state: str = ON) -> dict[str, str]:
@@ -146,10 +158,12 @@ def read_steps(
 
 
 def step_keys(postprocessor: Postprocessor) -> dict[str, str]:
-    """The infotext's key for each field of the parameters; by name where two have one label."""
+    """The infotext's key for each field of the parameters but personal ones; by name where two have one label."""
     title = infotext_key(postprocessor.title)
     keys: dict[str, str] = {}
     for name, info in postprocessor.params_model.model_fields.items():
+        if is_personal(info):
+            continue
         label = infotext_key(f"{title} {field_label(name, info)}")
         keys[f"{title} {name}" if label in keys or label == title else label] = name
     return keys
@@ -208,7 +222,7 @@ def _nearest(postprocessor: Postprocessor, params: Mapping[str, Any]) -> tuple[B
     title = postprocessor.title
     fields = postprocessor.params_model.model_fields
     notes = [f"{title} has no setting '{name}' here; it was left out." for name in params if name not in fields]
-    kept = {name: value for name, value in params.items() if name in fields}
+    kept = {name: value for name, value in params.items() if name in fields and not is_personal(fields[name])}
     while kept:
         try:
             return _validated(postprocessor, kept), notes
@@ -234,13 +248,14 @@ def _without(values: dict[str, Any], paths: Iterable[str]) -> dict[str, Any]:
     return values
 
 
-def _is_marked(info: FieldInfo) -> bool:
-    return isinstance(info.json_schema_extra, dict) and bool(info.json_schema_extra.get(PICTURE_MARK))
+def _is_marked(info: FieldInfo, mark: str) -> bool:
+    return isinstance(info.json_schema_extra, dict) and bool(info.json_schema_extra.get(mark))
 
 
-def _holds_marked(annotation: Any) -> bool:
+def _holds_pictures(annotation: Any) -> bool:
     return any(
-        _is_marked(part) if isinstance(part, FieldInfo) else _holds_marked(part) for part in get_args(annotation)
+        _is_marked(part, PICTURE_MARK) if isinstance(part, FieldInfo) else _holds_pictures(part)
+        for part in get_args(annotation)
     )
 
 
