@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 from webui.errors import WebUIError
@@ -21,6 +22,8 @@ def add_actions(command: argparse.ArgumentParser) -> None:
         ("disable", "switch one off", _disable),
     ):
         action = actions.add_parser(name, help=summary, description=summary)
+        # Also here, so that it may stand anywhere; without a default, which would hide what stood before.
+        action.add_argument("--data-dir", type=Path, default=argparse.SUPPRESS, help="as before the action")
         if name in ("enable", "disable"):
             action.add_argument("id", metavar="ID", help="the name of its folder")
         if name in ("list", "check"):

@@ -42,7 +42,7 @@ TOML = '[commands]\nshine = "brighten a picture"\n'
 
 
 def run(data_dir: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "webui", arguments[0], "--data-dir", str(data_dir), *arguments[1:]]
+    command = [sys.executable, "-m", "webui", *arguments, "--data-dir", str(data_dir)]
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=CHECKOUT)
 
 

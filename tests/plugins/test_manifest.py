@@ -1,14 +1,20 @@
 """What extension.toml may say, and the one sentence that tells what is wrong with it."""
 
 import re
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
 
 import webui
 from webui.cli import command_table
 from webui.errors import ExtensionError
-from webui.plugins.manifest import TAKEN_COMMANDS, Manifest, check_compatible, read_manifest
+from webui.plugins.command_names import command_names
+from webui.plugins.manifest import TAKEN_COMMANDS, Manifest, ModelFile, check_compatible, read_manifest
+from webui.settings import CHECKOUT
 
 WHOLE = """
 id = "grain"
@@ -94,6 +100,39 @@ def test_bytes_that_are_no_text_are_told(tmp_path: Path) -> None:
     (tmp_path / "extension.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ExtensionError, match="not TOML"):
         read_manifest(tmp_path)
+
+
+def test_brackets_without_end_are_told(tmp_path: Path) -> None:
+    folder = write(tmp_path, "models = " + "[" * 100_000)
+    with pytest.raises(ExtensionError, match="not TOML"):
+        read_manifest(folder)
+    assert command_names([tmp_path], folder / "extension.toml") == {}
+
+
+@given(st.text(alphabet=st.sampled_from("ab./\\:C*\0 \n"), max_size=12))
+def test_a_model_file_never_leaves_the_folder_it_is_put_in(path: str) -> None:
+    values = {
+        "file": path, "url": "https://example.com/x", "sha256": "0" * 64, "size_bytes": 1, "licence": "MIT",
+    }  # fmt: skip
+    try:
+        model = ModelFile.model_validate(values)
+    except ValidationError:
+        return
+    base = CHECKOUT / "models"
+    assert (base / model.file).resolve() != base
+    assert (base / model.file).resolve().is_relative_to(base)
+    windows = PureWindowsPath(r"C:\models") / model.file
+    assert windows.is_relative_to(r"C:\models")
+    assert ".." not in windows.parts
+
+
+@given(st.one_of(st.binary(max_size=60), st.text(alphabet='id="[]{}.,\n1 -', max_size=60).map(str.encode)))
+def test_whatever_a_manifest_holds_it_is_read_or_refused(content: bytes) -> None:
+    with TemporaryDirectory() as folder:
+        (Path(folder) / "extension.toml").write_bytes(content)
+        with pytest.raises(ExtensionError) as caught:
+            read_manifest(Path(folder))
+    assert str(caught.value).startswith("Its extension.toml is not ")
 
 
 def manifest(**changes: object) -> Manifest:

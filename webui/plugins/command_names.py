@@ -25,7 +25,7 @@ def command_names(folders: Sequence[Path], state: Path) -> dict[str, tuple[str, 
 def _commands(manifest: Path) -> dict[str, str]:
     try:
         commands = tomllib.loads(manifest.read_text("utf-8")).get("commands")
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     if not isinstance(commands, dict):
         return {}
@@ -36,5 +36,5 @@ def _switched_off(state: Path) -> set[str]:
     try:
         entries = json.loads(state.read_text("utf-8"))["extensions"]
         return {id for id, entry in entries.items() if entry.get("enabled") is False}
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError):
         return set()

@@ -1,10 +1,11 @@
 """What an extension says of itself in `extension.toml`, and whether this program can run it. Nothing is imported."""
 
+import re
 import sys
 import tomllib
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Annotated
 
@@ -22,6 +23,10 @@ MAX_MANIFEST_BYTES = 1_000_000
 ID_PATTERN = r"[a-z][a-z0-9_]{0,63}"
 TAKEN_COMMANDS = frozenset({"bench", "extensions", "generate", "inspect", "models", "serve", "test"})
 """Commands of the program itself."""
+
+
+_NOT_IN_A_NAME = re.compile(r"[\x00-\x1f\\:*?\"<>|]")
+"""Characters that some system does not have in file names, or gives another meaning."""
 
 
 def _version(text: str) -> str:
@@ -50,8 +55,7 @@ def _requirement(text: str) -> str:
 def _plain_path(text: str) -> str:
     """A path that stays below the folder it is put in, on every system."""
     parts = PurePosixPath(text).parts
-    odd = not text or "\\" in text or ".." in parts or PureWindowsPath(text).drive or text.startswith("/")
-    if odd:
+    if not parts or ".." in parts or text.startswith("/") or _NOT_IN_A_NAME.search(text):
         raise ValueError('use a relative path with "/" and without ".."')
     return text
 
@@ -119,7 +123,7 @@ def read_manifest(folder: Path) -> Manifest:
         raise ExtensionError(f"Its {MANIFEST} cannot be read ({error.strerror}).") from error
     except ValidationError as error:
         raise ExtensionError(f"Its {MANIFEST} is not right: {first_mistake(error)}.") from error
-    except ValueError as error:  # of tomllib, or bytes that are not UTF-8
+    except (ValueError, RecursionError) as error:  # of tomllib, or bytes that are not UTF-8
         raise ExtensionError(f"Its {MANIFEST} is not TOML: {error}.") from error
     if manifest.id != folder.name:
         raise ExtensionError(
