@@ -1,7 +1,8 @@
 """The source's skin in the target's light: CIELAB statistics of the skin that both pictures show, near each place.
 
 Lightness and colour are matched by a slowly varying shift, so that light from the side stays light from the side; the
-contrast and the colour's strength by one factor each. Eyes, brows, lips and hair give no statistics: a fringe would turn skin pale.
+contrast and the colour's strength by one factor each. Eyes, brows, lips and hair give no statistics: a fringe would
+turn skin pale.
 """
 
 import cv2

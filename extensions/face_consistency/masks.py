@@ -16,12 +16,14 @@ Area = Literal["auto", "oval", "brows", "features"]
 Mask = NDArray[np.float32]
 """(height, width), 0 to 1."""
 
-EDGE = 0.015
+EDGE = 0.005
 """Of the face's width that stays untouched inside an area's edge: the mesh is not more exact than that."""
-BROW_MARGIN = 0.10
+BROW_MARGIN = 0.12
 """Of the face's height that "brows" reaches above them; the feather takes most of it."""
 FEATURE_MARGIN = 0.10
 """Of the face's width that "features" reaches around them."""
+CORNER = 0.2
+"""Of the face's width: radius of an area's corners."""
 HAIR_DISTANCE = 16.0
 """CIELAB distance to the cheeks' median, lightness counted half, from which a forehead's pixel is not skin."""
 HAIR_SHARE = 0.2
@@ -59,6 +61,15 @@ def area_mask(points: Points, area: Area, size: tuple[int, int]) -> NDArray[np.u
         kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
         mask &= cv2.dilate(grown, kernel)
     return mask
+
+
+def rounded(mask: NDArray[np.uint8], radius_px: float) -> NDArray[np.uint8]:
+    """Without corners and spikes narrower than `radius_px`: at the temples they would reach into the hair."""
+    inner = cv2.distanceTransform(mask, cv2.DIST_L2, 5) > radius_px
+    if not inner.any():
+        return mask
+    near = cv2.distanceTransform(1 - inner.astype(np.uint8), cv2.DIST_L2, 5) < radius_px
+    return mask & near.astype(np.uint8)
 
 
 def feathered(usable: NDArray[np.uint8], *, edge_px: float, feather_px: float) -> Mask:

@@ -15,7 +15,7 @@ from . import topology
 from .blend import Blend, mix
 from .color import match_colors
 from .face import Face, Pixels, Points
-from .masks import EDGE, Area, Mask, area_mask, choose_area, feathered, width_of
+from .masks import CORNER, EDGE, Area, Mask, area_mask, choose_area, feathered, rounded, width_of
 
 RAMP = 0.18
 """Of the face's width: how far inside the outline the original proportions hold in full."""
@@ -114,7 +114,7 @@ def warp_face(
     shape_keep: float = 0.5,
     color: float = 1.0,
     area: Area = "auto",
-    feather: float = 0.06,
+    feather: float = 0.05,
     blend: Blend = "multiband",
 ) -> Warped:
     """Puts the source's face into the target's.
@@ -293,7 +293,7 @@ def _closed(seen: NDArray[np.bool_], grid: _Grid) -> NDArray[np.bool_]:
 def _alpha(points: Points, area: Area, grid: _Grid, usable: NDArray[np.uint8], feather: float) -> Mask:
     width = width_of(points) * grid.scale
     shape = area_mask(np.concatenate([grid.place(points[:, :2]), points[:, 2:] * grid.scale], axis=1), area, grid.size)
-    return feathered(shape & usable, edge_px=EDGE * width, feather_px=2 * feather * width)
+    return feathered(rounded(shape & usable, CORNER * width), edge_px=EDGE * width, feather_px=2 * feather * width)
 
 
 def _sample(source: Pixels, where: NDArray[np.float32], scale: float) -> Pixels:
