@@ -119,9 +119,9 @@ def paste(picture: Pixels, patch: Pixels, matrix: Matrix, mask: Mask) -> Pasted:
     weight = np.clip(cv2.warpAffine(mask, back, size, borderValue=0.0), 0, 1)
     weight[weight < NOTICEABLE] = 0
     old = picture[top:bottom, left:right]
-    mixed = old + weight[..., None] * (new.astype(np.float32) - old)
     result = picture.copy()
-    result[top:bottom, left:right] = np.where(weight[..., None] > 0, np.rint(mixed), old).astype(np.uint8)
+    # It divides by the weights' sum plus 1e-5, which leaves every byte at weight 0 as it is.
+    result[top:bottom, left:right] = cv2.blendLinear(old, new, 1 - weight, weight)
     whole[top:bottom, left:right] = weight
     return Pasted(result, whole)
 

@@ -131,16 +131,28 @@ class FaceModels:
         raise MissingModel(role, name, close_matches=difflib.get_close_matches(name, names, cutoff=0.0))
 
 
-def find_models(models_dirs: Sequence[Path]) -> FaceModels:
-    """The `.onnx` files in `face` below each of `models_dirs`, the first of equal names. Never raises."""
+def find_models(models_dirs: Sequence[Path], known: FaceModels | None = None) -> FaceModels:
+    """The `.onnx` files in `face` below each of `models_dirs`, the first of equal names. Never raises.
+
+    What was usable in `known` and has not changed since is not read again.
+    """
+    seen = {entry.path: entry for entry in known.entries if not entry.problem} if known else {}
     entries: dict[str, FaceModel] = {}
     for models in models_dirs:
         room = models / ROOM
         for path in sorted(_onnx_files(room)):
             name = path.relative_to(room).with_suffix("").as_posix()
             if name not in entries:
-                entries[name] = identify(path, name)
+                entries[name] = seen[path] if path in seen and _same(path, seen[path]) else identify(path, name)
     return FaceModels(tuple(entries[name] for name in sorted(entries, key=str.lower)))
+
+
+def _same(path: Path, entry: FaceModel) -> bool:
+    try:
+        stat = path.stat()
+    except OSError:
+        return False
+    return (stat.st_size, stat.st_mtime_ns) == (entry.size_bytes, entry.modified_ns)
 
 
 def identify(path: Path, name: str) -> FaceModel:

@@ -91,6 +91,7 @@ class Session:
         providers: list[Any] = [CPU]
         if has_cuda and provider != "cpu":
             providers.insert(0, (CUDA, dict(CUDA_OPTIONS)))
+            runtime.preload_dlls()  # CUDA and cuDNN as they came with torch
         try:
             session = runtime.InferenceSession(str(self.model.path), _options(runtime), providers=providers)
         except self._failures as error:

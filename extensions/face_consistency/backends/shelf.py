@@ -32,11 +32,13 @@ class Backends:
         self.models_dirs = tuple(models_dirs)
         self.provider: Provider = provider
         self._lock = threading.Lock()
+        self._known = FaceModels()
         self._open: dict[tuple[Role, Path], tuple[Stamp, Session, AnyBackend]] = {}
 
     def models(self) -> FaceModels:
         """What is there now."""
-        return find_models(self.models_dirs)
+        self._known = find_models(self.models_dirs, self._known)
+        return self._known
 
     def swapper(self, name: str = "") -> Swapper:
         return self._get("swapper", name, Swapper)

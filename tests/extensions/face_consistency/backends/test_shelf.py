@@ -139,11 +139,15 @@ class FakeRuntime:
         self.works = works
         self.asked: list[str] = []
         self.options: Any = None
+        self.preloaded = False
 
     SessionOptions = SimpleNamespace
 
     def get_available_providers(self) -> list[str]:
         return [CUDA, CPU]
+
+    def preload_dlls(self) -> None:
+        self.preloaded = True
 
     def InferenceSession(self, path: str, options: Any, providers: list[Any]) -> Any:  # noqa: N802
         self.options = options
@@ -168,6 +172,7 @@ def test_cuda_is_taken_where_it_is_unless_the_processor_is_wanted(
     session = Session(identify(models_dir / "face" / "inswapper_128.onnx", "inswapper_128"), provider)
     assert fake_cuda.asked == asked
     assert session.provider == asked[0]
+    assert fake_cuda.preloaded == (CUDA in asked), "torch's own CUDA libraries are found"
 
 
 def test_cuda_that_fails_is_refused_when_asked_for_and_told_when_not(models_dir: Path, fake_cuda: FakeRuntime) -> None:
