@@ -52,6 +52,17 @@ def test_every_field_that_an_extension_meets_is_named(kind: type) -> None:
     assert missing == []
 
 
+JSON_SCHEMA = {"anyOf", "const", "default", "description", "enum", "exclusiveMaximum", "exclusiveMinimum", "items", "maximum",
+               "minimum", "multipleOf", "properties", "title", "type"}  # fmt: skip
+
+
+def test_all_that_a_field_can_say_of_how_it_is_drawn_is_in_its_table() -> None:
+    source = (CHECKOUT / "webui" / "ui" / "forms.py").read_text("utf-8")
+    read = set(re.findall(r"""(?:schema|part|source|items|raw)(?:\.get\(|\[)"([a-zA-Z_]+)\"""", source))
+    _, _, table = section("How fields are drawn").partition("json_schema_extra")
+    assert read - JSON_SCHEMA == first_column(table)
+
+
 def test_every_stage_and_every_setting_is_named() -> None:
     settings = {name for name in Settings.model_fields if name.startswith("extension")}
     assert settings == first_column(section("When something goes wrong")) - {"Setting"}

@@ -270,6 +270,19 @@ def test_tabs_come_and_go_with_the_next_start(tmp_path: Path) -> None:
     assert not host.disable("brighten").needs_restart
 
 
+def test_a_section_that_the_page_does_not_have_comes_with_the_next_start(tmp_path: Path) -> None:
+    write_extension(tmp_path / "extensions", "changes")
+    host = load_host(tmp_path)
+    host.tabs()
+    assert not host.disable("changes").needs_restart, "the page hides it"
+    assert not host.enable("changes").needs_restart
+    write_extension(tmp_path / "extensions", "changes", BRIGHTEN.replace("le=255", "le=100"))
+    assert host.enable("changes").needs_restart
+    write_extension(tmp_path / "extensions", "later", BRIGHTEN.replace("righten", "righter"))
+    host.refresh()
+    assert host.extension("later").needs_restart
+
+
 def test_extensions_of_the_program_are_known_as_such(tmp_path: Path) -> None:
     host = PluginHost(settings_for(tmp_path, extensions=False))
     host.load()

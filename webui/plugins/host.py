@@ -49,7 +49,7 @@ class Extension:
     settings_model: type[BaseModel] | None
     settings: BaseModel | None
     needs_restart: bool
-    """Its tabs come or go with the next start of the program."""
+    """Its tabs, or the sections of its postprocessors, are as they should be only after the next start."""
 
     @property
     def title(self) -> str:
@@ -64,6 +64,19 @@ class ExtensionTab:
     id: str
     label: str
     build: Callable[[], str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Shown:
+    """What the page has of an extension: whether its tabs, and the parameters of its postprocessors by id."""
+
+    tabs: bool
+    sections: Mapping[str, Mapping[str, Any]]
+
+
+def _shown(loaded: Loaded) -> _Shown:
+    models = {postprocessor.id: postprocessor.params_model for postprocessor in loaded.postprocessors}
+    return _Shown(tabs=loaded.has("tabs"), sections={id: model.model_json_schema() for id, model in models.items()})
 
 
 class PluginHost:
@@ -87,7 +100,7 @@ class PluginHost:
         self._problems: dict[str, tuple[str, ...]] = {}
         self._problems_lock = threading.Lock()
         self._values: dict[str, BaseModel] = {}
-        self._tabs_shown: frozenset[str] | None = None
+        self._shown: dict[str, _Shown] | None = None
         self._lock = threading.RLock()
         self._stages = StageHooks(limit_s=settings.extension_hook_s, blame=self._stages_off, clock=clock)
 
@@ -193,10 +206,10 @@ class PluginHost:
         return self._stages.after(moment, result, self._with_hook("after_stage"))
 
     def tabs(self) -> list[ExtensionTab]:
-        """For the page that is built now; it shows these until the next start."""
+        """For the page that is built now; it shows these, and the present postprocessors, until the next start."""
         with self._lock:
             made = [tab for loaded in list(self._loaded.values()) for tab in self._tabs_of(loaded)]
-            self._tabs_shown = frozenset(tab.extension for tab in made)
+            self._shown = {id: _shown(loaded) for id, loaded in self._loaded.items()}
             return made
 
     def router(self, id: str) -> Any:
@@ -257,13 +270,17 @@ class PluginHost:
             manifest=found.manifest,
             settings_model=None if loaded is None else loaded.settings_model,
             settings=None if loaded is None else self._values.get(found.id),
-            needs_restart=self._tabs_wait(found.id, loaded),
+            needs_restart=found.manifest is not None and self._page_lags(found.id, loaded),
         )
 
-    def _tabs_wait(self, id: str, loaded: Loaded | None) -> bool:
-        if self._tabs_shown is None:
+    def _page_lags(self, id: str, loaded: Loaded | None) -> bool:
+        if self._shown is None:
             return False
-        return (loaded is not None and loaded.has("tabs")) != (id in self._tabs_shown)
+        shown = self._shown.get(id, _Shown(tabs=False, sections={}))
+        if loaded is None:  # the page hides sections of what is off
+            return shown.tabs
+        present = _shown(loaded)
+        return present.tabs != shown.tabs or not present.sections.items() <= shown.sections.items()
 
     def _start(self, found: Found) -> None:
         self._tried.add(found.id)

@@ -193,3 +193,4 @@ def _check_model(model: object, name: str) -> None:
     if required:
         raise ExtensionError(f"{name} has no default for '{required[0]}'.")
     model().model_dump(mode="json")
+    model.model_json_schema()
