@@ -85,6 +85,19 @@ class Installer:
         """What waits for an answer."""
         return self._proposal
 
+    def waiting(self, token: str) -> Proposal:
+        """Raises InvalidRequest if nothing waits under `token`, or nothing may be installed here."""
+        if reason := self.why_not():
+            raise InvalidRequest("token", reason)
+        proposal = self._proposal
+        if proposal is None or proposal.token != token:
+            raise InvalidRequest("token", "This extension does not wait to be installed any more.", hint="Begin again.")
+        return proposal
+
+    def problem_of(self, id: str) -> str:
+        """Why an extension that was installed does not run; "" if nothing is wrong with it."""
+        return " ".join((*self._host.extension(id).problems, self._host.states.get(id).source.get(PROBLEM, ""))).strip()
+
     # -- First step ----------------------------------------------------------------------------------------------------
 
     def from_folder(self, text: str) -> Proposal:
@@ -120,7 +133,7 @@ class Installer:
     def discard(self, token: str) -> None:
         """Declined; its files go. Raises InvalidRequest if it does not wait for an answer any more."""
         with self._alone():
-            self._forget(self._waiting(token))
+            self._forget(self.waiting(token))
 
     # -- Second step ---------------------------------------------------------------------------------------------------
 
@@ -131,7 +144,7 @@ class Installer:
         why. Raises WebUIError where nothing could be installed.
         """
         with self._alone():
-            proposal = self._waiting(token)
+            proposal = self.waiting(token)
             id = proposal.manifest.id
             try:
                 self._require_free(proposal)
@@ -291,13 +304,6 @@ class Installer:
         if extension.folder.parent != self._settings.extensions_dir:
             raise InvalidRequest("id", f"'{extension.title}' lies in {extension.folder}, which is not yours to change.")
         return extension
-
-    def _waiting(self, token: str) -> Proposal:
-        if reason := self.why_not():
-            raise InvalidRequest("token", reason)
-        if self._proposal is None or self._proposal.token != token:
-            raise InvalidRequest("token", "This extension does not wait to be installed any more.", hint="Begin again.")
-        return self._proposal
 
     def _forget(self, proposal: Proposal) -> None:
         self._proposal = None

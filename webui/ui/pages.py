@@ -16,6 +16,7 @@ from webui.ui.mask_painter import flush_js
 from webui.ui.models_panel import ModelsLink
 from webui.ui.sections import Section, sections_of
 from webui.ui.stream import JobViews
+from webui.ui.tabs.extensions import build_extension_tabs, build_extensions
 from webui.ui.tabs.extras import build_extras
 from webui.ui.tabs.img2img import build_img2img
 from webui.ui.tabs.inpaint import build_inpaint
@@ -43,7 +44,7 @@ def build_blocks(services: Services, views: JobViews) -> gr.Blocks:
             shell = _build_sidebar(infos, start)
             with gr.Column(elem_classes="at-main"):
                 sections = sections_of(services.host.postprocessors())
-                forms = _build_tabs(shell, start, sections, services.settings.max_image_pixels)
+                forms = _build_tabs(shell, start, sections, services)
         handlers = Handlers(services, views, shell, forms)
         for form in forms.values():
             _connect_form(form, shell, handlers, memories[form.task])
@@ -53,8 +54,9 @@ def build_blocks(services: Services, views: JobViews) -> gr.Blocks:
 
 
 def _build_tabs(
-    shell: Shell, start: CheckpointInfo | None, sections: tuple[Section, ...], max_pixels: int
+    shell: Shell, start: CheckpointInfo | None, sections: tuple[Section, ...], services: Services
 ) -> dict[Task, Form]:
+    max_pixels = services.settings.max_image_pixels
     size = DEFAULT_NATIVE_SIZE_PX if start is None else start.native_size
     forms: dict[Task, Form] = {}
     with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as shell.tabs:
@@ -70,6 +72,9 @@ def _build_tabs(
             build_models()
         with gr.Tab("Training", id="training") as shell.tab_names["training"]:
             build_training()
+        with gr.Tab("Extensions", id="extensions") as shell.tab_names["extensions"]:
+            build_extensions()
+        build_extension_tabs(services.host.tabs(), shell.tab_names.setdefault)
     return forms
 
 

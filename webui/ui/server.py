@@ -1,11 +1,14 @@
-"""The web application: our own routes, and the Gradio pages mounted beneath them, behind one guard."""
+"""The web application: our own routes, those of extensions, and the Gradio pages beneath them, behind one guard."""
 
 import gradio as gr
 from fastapi import FastAPI, Request
 from starlette.middleware.gzip import GZipMiddleware
 
+from webui.plugins.installing import Installer
+from webui.plugins.routes import ExtensionRoutes
 from webui.services import Services
 from webui.ui.download_routes import build_download_router
+from webui.ui.extension_routes import build_extension_router
 from webui.ui.guard import Guard, owner_of
 from webui.ui.model_routes import build_model_router
 from webui.ui.pages import build_blocks
@@ -28,6 +31,8 @@ def build_app(services: Services) -> FastAPI:
     app.include_router(build_model_router(services, views))
     app.include_router(build_download_router(services, views))
     app.include_router(build_tool_router(services))
+    app.include_router(build_extension_router(services, Installer(services.settings, services.host)))
+    app.mount("/extensions", ExtensionRoutes(services.host))
     blocks = build_blocks(services, views)
     blocks.queue(default_concurrency_limit=8, max_size=MAX_WAITING_EVENTS)
     gr.mount_gradio_app(

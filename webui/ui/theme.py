@@ -14,9 +14,12 @@ SCRIPTS = (
     "models_details.js",
     "downloads.js",
     "model_tools.js",
+    "extensions_settings.js",
+    "extensions_install.js",
+    "extensions.js",
 )
 """In this order: the later ones use the earlier ones."""
-STYLES = ("atelier.css", "models.css", "downloads.css", "model_tools.css")
+STYLES = ("atelier.css", "models.css", "downloads.css", "model_tools.css", "extensions.css")
 SYSTEM_FONTS = ("system-ui", "-apple-system", "Segoe UI", "sans-serif")
 SYSTEM_MONO_FONTS = ("ui-monospace", "SF Mono", "Consolas", "monospace")
 
