@@ -23,6 +23,8 @@ from .params import DetailerParams, Target
 from .sources import pixels_of
 
 SEPARATOR = "[SEP]"
+MIN_FACE_CONFIDENCE, MIN_FILE_CONFIDENCE = 0.6, 0.3
+"""Of YuNet and of YOLO networks, whose scores mean different things."""
 WORDS: Mapping[Target, tuple[str, str]] = MappingProxyType(
     {"faces": ("face", "faces"), "hands": ("hand", "hands"), "objects": ("thing", "things")}
 )
@@ -67,7 +69,7 @@ def improve_details(
     found = chosen(find_details(pixels, params, engine), params, pixels.shape[0] * pixels.shape[1])
     one, many = WORDS[params.target]
     if not found:
-        note = f"No {one} was found from confidence {params.min_confidence:g} on; nothing was repainted."
+        note = f"No {one} was found from confidence {_least(params):g} on; nothing was repainted."
         return Processed(image=image, fields={"Detailer found": "nothing"}, notes=(note,), details={"found": []})
     prompts = _parts(params.prompt, len(found))
     negatives = _parts(params.negative_prompt, len(found))
@@ -103,11 +105,11 @@ def find_details(pixels: Pixels, params: DetailerParams, engine: Engine) -> list
     """All that the detector is sure enough of."""
     height, width = pixels.shape[:2]
     if params.target == "faces" and not params.detector:
-        faces = find_faces(pixels, models=engine.models, min_score=params.min_confidence)
+        faces = find_faces(pixels, models=engine.models, min_score=_least(params))
         boxes = [(face.box, face.score, "face") for face in faces]
     else:
         detector, wanted = _detector(params, engine)
-        seen = detector.find(pixels, min_score=params.min_confidence)
+        seen = detector.find(pixels, min_score=_least(params))
         boxes = [(one.box, one.score, one.label) for one in seen if wanted(one.label)]
     found = [Detail(box=_inside(box, width, height), score=score, label=label) for box, score, label in boxes]
     return [detail for detail in found if detail.area]
@@ -131,6 +133,12 @@ def mask_of(detail: Detail, dilate_px: int, size: tuple[int, ...]) -> NDArray[np
     if not mask.any():
         mask[top:bottom, left:right] = 255
     return mask
+
+
+def _least(params: DetailerParams) -> float:
+    if params.min_confidence is not None:
+        return params.min_confidence
+    return MIN_FACE_CONFIDENCE if params.target == "faces" and not params.detector else MIN_FILE_CONFIDENCE
 
 
 def _detector(params: DetailerParams, engine: Engine) -> tuple[Any, Callable[[str], bool]]:
