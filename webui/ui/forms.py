@@ -320,7 +320,7 @@ def _blocks(fields: Sequence[Field], depth: int) -> list[tuple[str | None, list[
 
 
 def _draw_one(field: Field, elem_id: str) -> Any:
-    wide = field.lines > 1 or field.kind in WIDE_KINDS
+    wide = field.lines > 1 or field.personal or field.kind in WIDE_KINDS
     common = {
         "label": field.label,
         "value": KINDS[field.kind].show(field, field.default),
