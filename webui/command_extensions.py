@@ -1,4 +1,7 @@
-"""`launch.py extensions list | check | enable | disable`. Only `check` runs any of their code."""
+"""`launch.py extensions list | check | enable | disable`. Only `check` runs any of their code.
+
+`install`, `update` and `remove` are in command_install.py.
+"""
 
 import argparse
 import json
@@ -6,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from webui.command_install import add_install_actions
 from webui.errors import WebUIError
 from webui.plugins.discovery import Found, extension_folders, find_extensions
 from webui.plugins.host import PluginHost
@@ -15,20 +19,26 @@ from webui.settings import Settings, load_settings
 
 def add_actions(command: argparse.ArgumentParser) -> None:
     actions = command.add_subparsers(title="actions", metavar="ACTION", required=True)
+
+    def add(name: str, summary: str) -> argparse.ArgumentParser:
+        action = actions.add_parser(name, help=summary, description=summary)
+        # Also here, so that it may stand anywhere; without a default, which would hide what stood before.
+        action.add_argument("--data-dir", type=Path, default=argparse.SUPPRESS, help="as before the action")
+        return action
+
     for name, summary, run in (
         ("list", "say which there are, without running any", _list),
         ("check", "load those that are on, and say what is wrong with them", _check),
         ("enable", "switch one on", _enable),
         ("disable", "switch one off", _disable),
     ):
-        action = actions.add_parser(name, help=summary, description=summary)
-        # Also here, so that it may stand anywhere; without a default, which would hide what stood before.
-        action.add_argument("--data-dir", type=Path, default=argparse.SUPPRESS, help="as before the action")
+        action = add(name, summary)
         if name in ("enable", "disable"):
             action.add_argument("id", metavar="ID", help="the name of its folder")
         if name in ("list", "check"):
             action.add_argument("--json", action="store_true", help="print JSON")
         action.set_defaults(run=run)
+    add_install_actions(add)
 
 
 def _list(options: argparse.Namespace) -> int:

@@ -54,7 +54,6 @@ class RefusingRoute(APIRoute):
 
 
 def build_extension_router(services: Services, installer: Installer) -> APIRouter:
-    """For the page that is built now."""
     router = APIRouter(route_class=RefusingRoute)
     installation = Installation(installer)
     _add_list(router, services, installer, installation)

@@ -58,11 +58,10 @@ def comes_from_here(client: str, headers: Mapping[str, str]) -> bool:
 
 
 class Listing:
-    """The list, for one built page: it knows what that page shows already."""
+    """The list. Remembers what it has read of extensions' files."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._sections = frozenset(postprocessor.id for postprocessor in services.host.postprocessors())
         self._hooks: dict[tuple[str, str], tuple[str, ...]] = {}
 
     def of(self, owner: str, *, with_paths: bool) -> list[dict[str, Any]]:
@@ -89,15 +88,11 @@ class Listing:
             "source": source_text(source),
             "state": extension.state,
             "problems": problems,
-            "needs_restart": extension.needs_restart or self._section_is_missing(extension),
+            "needs_restart": extension.needs_restart,
             "adds": self._adds(extension),
             "settings": settings_form(extension),
             "models": [self._model(extension, model, mine) for model in (manifest.models if manifest else ())],
         }
-
-    def _section_is_missing(self, extension: Extension) -> bool:
-        loaded = self._services.host.loaded(extension.id)
-        return loaded is not None and any(step.id not in self._sections for step in loaded.postprocessors)
 
     def _adds(self, extension: Extension) -> list[str]:
         """In words; of one that runs its steps by name."""

@@ -87,7 +87,8 @@ const atelierExtensions = (() => {
     row.check = tool("Check for an update", () => check(row));
     row.update = tool("Update", () => atelierInstalls.propose(`${path}/update`, {}, row.update), { hidden: true });
     row.remove = tool("Remove", () => remove(row));
-    row.tools = make("div", { class: "at-ext-tools" }, row.check, row.update, row.remove, row.source);
+    row.reload = tool("Load again", () => turn(row, true), { title: "Loads its files as they are now" });
+    row.tools = make("div", { class: "at-ext-tools" }, row.reload, row.check, row.update, row.remove, row.source);
     row.node = make("li", { class: "at-ext", "data-id": id },
       make("div", { class: "at-ext-head" }, make("label", { class: "at-ext-switch" }, row.on, make("span")), make("div", { class: "at-ext-name" }, row.title, row.version, row.kind), row.state),
       row.description, row.adds, row.problems, row.restart, row.settings, row.modelBox, row.tools, row.told);
@@ -113,7 +114,9 @@ const atelierExtensions = (() => {
     drawModels(row, extension.models);
     setText(row.source, extension.source && `From ${extension.source}`);
     for (const button of [row.check, row.remove]) button.hidden = extension.built_in || !!rights.no_installs;
-    row.tools.hidden = extension.built_in || (!!rights.no_installs && !extension.source);
+    row.reload.hidden = !!rights.no_changes || extension.state === "off" || (extension.built_in && extension.state === "on") || !extension.version;
+    row.reload.disabled = row.busy;
+    row.tools.hidden = row.reload.hidden && row.check.hidden && row.source.hidden;
   }
   function drawProblems(row, problems) {
     const key = JSON.stringify(problems);
@@ -122,8 +125,8 @@ const atelierExtensions = (() => {
     row.problems.dataset.key = key;
     row.problems.replaceChildren(...problems.map((problem) => make("li", {}, problem)));
   }
-  async function turn(row) {
-    const on = row.on.checked, title = row.shown.title;
+  async function turn(row, on = row.on.checked) {
+    const title = row.shown.title, from = document.activeElement;
     row.busy = true;
     draw(row, row.shown);
     const told = await post(`${row.path}/switch`, { on });
@@ -131,7 +134,7 @@ const atelierExtensions = (() => {
     complain(told.failed ? join(told) : "");
     if (!told.failed) tell(told.state === "failed" ? `${title} does not run.` : `${title} is ${told.state}. Reload the page to see it in the other tabs.`);
     await poll();
-    row.on.focus();
+    from?.focus(); // a control that was disabled meanwhile has lost it
   }
   async function check(row) {
     row.check.disabled = true;
