@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..face import Face, Pixels
 from .aligned import FivePoints, arcface_template, as_input, cut_out, five_points, similarity
-from .catalog import SCRFD_OUTPUTS
+from .catalog import EMBEDDING_SIZE, SCRFD_OUTPUTS
 from .onnx_file import BrokenModel, Graph
 from .overlap import keep_best
 from .sessions import Floats, Session
@@ -139,8 +139,7 @@ class ArcFace:
         except ValueError as error:
             raise BrokenModel(self.name, f"{error}, so that it cannot be cut out") from error
         values = as_input(cut_out(pixels, matrix, self._size), mean=self._mean, scale=self._scale)
-        (row,) = self.session.run(values)
-        return unit(row.reshape(-1), self.name)
+        return unit(_row(self.session, values, EMBEDDING_SIZE), self.name)
 
 
 def unit(row: Floats, name: str) -> Embedding:
@@ -175,11 +174,19 @@ class GenderAge:
         matrix = np.array(
             [[scale, 0, middle - scale * (left + right) / 2], [0, scale, middle - scale * (top + bottom) / 2]]
         )
-        (row,) = self.session.run(as_input(cut_out(pixels, matrix, self._size), mean=self._mean, scale=self._scale))
-        female, male, age = (float(value) for value in row.reshape(-1))
+        values = as_input(cut_out(pixels, matrix, self._size), mean=self._mean, scale=self._scale)
+        female, male, age = (float(value) for value in _row(self.session, values, 3))
         if not np.isfinite([female, male, age]).all():
             raise BrokenModel(self.name, "it gave NaN or Inf for gender and age")
         return Person(gender="male" if male > female else "female", age=round(age * 100))
+
+
+def _row(session: Session, values: Floats, length: int) -> Floats:
+    """The `length` numbers that the network gives. Raises BrokenModel if it keeps its word no better than its file."""
+    row = session.run(values)[0].reshape(-1)
+    if len(row) != length:
+        raise BrokenModel(session.name, f"it gave {len(row)} numbers, not {length}")
+    return row
 
 
 def _normalises(graph: Graph) -> bool:

@@ -88,14 +88,15 @@ class Session:
                 "the installed onnxruntime knows no CUDA",
                 hint='Set the provider to "auto" or "cpu", or install onnxruntime-gpu in place of onnxruntime.',
             )
-        providers: list[Any] = [CPU]
-        if has_cuda and provider != "cpu":
-            providers.insert(0, (CUDA, dict(CUDA_OPTIONS)))
-            runtime.preload_dlls()  # CUDA and cuDNN as they came with torch
+        if not has_cuda or provider == "cpu":
+            return self._opened([CPU])
+        runtime.preload_dlls()  # CUDA and cuDNN as they came with torch
         try:
-            session = runtime.InferenceSession(str(self.model.path), _options(runtime), providers=providers)
-        except self._failures as error:
-            raise BrokenModel(self.name, f"onnxruntime cannot open it ({self._first_line(error)})") from error
+            session = self._opened([(CUDA, dict(CUDA_OPTIONS)), CPU])
+        except BrokenModel:
+            if provider == "cuda":
+                raise
+            return self._opened([CPU])
         if provider == "cuda" and session.get_providers()[0] != CUDA:
             raise BrokenModel(
                 self.name,
@@ -103,6 +104,15 @@ class Session:
                 hint='Set the provider to "auto" or "cpu", or check that CUDA and cuDNN fit onnxruntime-gpu.',
             )
         return session
+
+    def _opened(self, providers: list[Any]) -> Any:
+        try:
+            # Its own fallback would print, and tell nobody where the network runs.
+            return self._runtime.InferenceSession(
+                str(self.model.path), _options(self._runtime), providers=providers, enable_fallback=0
+            )
+        except self._failures as error:
+            raise BrokenModel(self.name, f"onnxruntime cannot open it ({self._first_line(error)})") from error
 
 
 def _options(runtime: ModuleType) -> Any:
@@ -125,7 +135,9 @@ def _onnxruntime() -> ModuleType:
 
 def _failures() -> tuple[type[Exception], ...]:
     state = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
-    return tuple(getattr(state, name) for name in FAILURES if hasattr(state, name))
+    own = tuple(getattr(state, name) for name in FAILURES if hasattr(state, name))
+    # It also raises RuntimeError, and UnicodeDecodeError when its own message quotes a damaged name.
+    return (*own, RuntimeError, ValueError)
 
 
 def index_of(ports: Sequence[Port], rank: int) -> int:

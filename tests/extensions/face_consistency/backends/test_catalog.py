@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import helper
 
+from extensions.face_consistency.backends import catalog
 from extensions.face_consistency.backends.catalog import FaceModel, MissingModel, Role, find_models, identify
 from extensions.face_consistency.backends.onnx_file import NotReadable, read_graph, read_stored
 from tests import onnx_files as files
@@ -76,6 +77,26 @@ def test_the_first_folder_wins_where_names_are_equal(tmp_path: Path) -> None:
     files.write_restorer(tmp_path / "second" / "face" / "gfpgan.onnx", side=512)
     found = find_models([tmp_path / "first", tmp_path / "second"])
     assert [entry.size_px for entry in found.entries] == [256]
+
+
+def test_a_file_is_read_again_when_it_has_changed_or_could_not_be_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files.write_restorer(tmp_path / "face" / "same.onnx")
+    changed = files.write_restorer(tmp_path / "face" / "changed.onnx", side=256)
+    (tmp_path / "face" / "broken.onnx").write_bytes(b"")
+    before = find_models([tmp_path])
+    files.write_swapper(changed)
+    read: list[str] = []
+
+    def counted(path: Path, name: str) -> FaceModel:
+        read.append(name)
+        return identify(path, name)
+
+    monkeypatch.setattr(catalog, "identify", counted)
+    after = find_models([tmp_path], before)
+    assert read == ["broken", "changed"]
+    assert [entry.role for entry in after.entries] == [None, "swapper", "restorer"]
 
 
 def test_folders_that_lead_into_each_other_end(tmp_path: Path) -> None:

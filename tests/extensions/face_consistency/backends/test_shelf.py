@@ -100,6 +100,28 @@ def test_damaged_weights_are_refused_by_the_runtime_in_one_sentence(tmp_path: Pa
     assert str(tmp_path) not in caught.value.message
 
 
+def test_a_damaged_name_is_refused_in_one_sentence_too(tmp_path: Path) -> None:
+    """The runtime quotes it, and its message is no text any more."""
+    path = files.write_gender_age(tmp_path / "face" / "genderage.onnx")
+    data = path.read_bytes()
+    assert data.count(b"Gemm") == 1
+    path.write_bytes(data.replace(b"Gemm", b"Ge\xdcm"))
+    with pytest.raises(BrokenModel, match="onnxruntime cannot open it"):
+        Backends([tmp_path], "cpu").gender_age()
+
+
+@pytest.mark.parametrize("length", [3, 7])
+def test_a_network_that_gives_other_shapes_than_its_file_says_is_refused(
+    length: int, tmp_path: Path, face: Face
+) -> None:
+    path = files.write_row(tmp_path / "face" / "w600k.onnx", side=112, length=length)
+    model = onnx.load(str(path))
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 512
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(BrokenModel, match=rf"(it gave {length} numbers, not 512|onnxruntime cannot open it)"):
+        Backends([tmp_path], "cpu").arcface().embed(make_picture(64, 64), face)
+
+
 def test_an_unknown_operation_is_refused_in_one_sentence(tmp_path: Path) -> None:
     path = files.write_gender_age(tmp_path / "face" / "genderage.onnx")
     model = onnx.load(str(path))
@@ -140,6 +162,7 @@ class FakeRuntime:
         self.asked: list[str] = []
         self.options: Any = None
         self.preloaded = False
+        self.refuses = ""
 
     SessionOptions = SimpleNamespace
 
@@ -149,9 +172,11 @@ class FakeRuntime:
     def preload_dlls(self) -> None:
         self.preloaded = True
 
-    def InferenceSession(self, path: str, options: Any, providers: list[Any]) -> Any:  # noqa: N802
+    def InferenceSession(self, path: str, options: Any, providers: list[Any], enable_fallback: int) -> Any:  # noqa: N802
         self.options = options
         self.asked = [one if isinstance(one, str) else one[0] for one in providers]
+        if self.refuses in self.asked:
+            raise RuntimeError("cuDNN is missing")
         return SimpleNamespace(get_providers=lambda: [one for one in self.asked if one in self.works])
 
 
@@ -179,6 +204,16 @@ def test_cuda_that_fails_is_refused_when_asked_for_and_told_when_not(models_dir:
     fake_cuda.works = (CPU,)
     model = identify(models_dir / "face" / "inswapper_128.onnx", "inswapper_128")
     with pytest.raises(BrokenModel, match="no CUDA device could be used"):
+        Session(model, "cuda")
+    assert Session(model, "auto").provider == CPU
+
+
+def test_cuda_that_cannot_be_opened_is_refused_when_asked_for_and_the_processor_taken_when_not(
+    models_dir: Path, fake_cuda: FakeRuntime
+) -> None:
+    fake_cuda.refuses = CUDA
+    model = identify(models_dir / "face" / "inswapper_128.onnx", "inswapper_128")
+    with pytest.raises(BrokenModel, match="cuDNN is missing"):
         Session(model, "cuda")
     assert Session(model, "auto").provider == CPU
 
