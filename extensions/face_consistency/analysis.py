@@ -4,7 +4,7 @@ Everything runs in OpenCV's dnn on the processor. One lock guards all of it, bec
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,23 @@ DETECTOR = "face_detection_yunet_2023mar.onnx"
 MESH = "face_landmark.tflite"
 PERSON = "selfie_segmentation.tflite"
 IDENTITY = "face_recognition_sface_2021dec_uint8.onnx"
+PALMS = "palm_detection_full.tflite"
+"""Does not come along; a user may put it under `models/face`."""
 
 MESH_SIDE = 192
 PERSON_SIDE = 256
 IDENTITY_SIDE = 112
+PALM_SIDE = 192
 PRESENCE_LAYER = "conv2d_31"
 """Name of the mesh network's second output, the logit that says whether there is a face."""
+PALM_LAYERS = ("Identity", "Identity_1")
+"""Outputs of the palm network: boxes with points, and scores."""
 MAX_OVERLAP = 0.3
 """Boxes that share more than this (intersection over union) are one face."""
+
+
+HINT = "Get the extension's folder anew; its `models` are part of it."
+HINTS = {PALMS: "Get it on the Extensions page, among the models of face consistency."}
 
 
 class MissingFaceModel(WebUIError):
@@ -35,10 +44,14 @@ class MissingFaceModel(WebUIError):
 
 
 class Models:
-    """The networks in `folder`. Thread-safe. Raises MissingFaceModel when one is needed that cannot be opened."""
+    """The networks in `folder`, and those a user has added in the folders `added`.
 
-    def __init__(self, folder: Path) -> None:
+    Thread-safe. Raises MissingFaceModel when one is needed that cannot be opened.
+    """
+
+    def __init__(self, folder: Path, *, added: Sequence[Path] = ()) -> None:
         self.folder = folder
+        self.folders = (folder, *added)
         self._lock = threading.Lock()
         self._open: dict[str, Any] = {}
 
@@ -80,6 +93,25 @@ class Models:
             network.setInput(cv2.dnn.blobFromImage(crop))
             return np.array(network.forward(), np.float32).ravel()
 
+    def palms(
+        self, crop: Pixels, *, min_score: float
+    ) -> tuple[NDArray[np.intp], NDArray[np.float32], NDArray[np.float32]]:
+        """Palms in `crop` (192, 192, 3): (n,) numbers of anchors, (n, 18) offsets from them in pixels, (n,) scores."""
+        boxes_layer, scores_layer = PALM_LAYERS
+        with self._lock:
+            network = self._get(PALMS, cv2.dnn.readNetFromTFLite)
+            network.setInput(cv2.dnn.blobFromImage(crop, 1 / 255))
+            logits = np.array(network.forward(scores_layer), np.float32).ravel()
+            scores = (1 / (1 + np.exp(-np.clip(logits, -80, 80)))).astype(np.float32)
+            kept = np.flatnonzero(scores >= min_score)
+            # Most crops show no hand, and the second output would take as long as the first.
+            rows = network.forward(boxes_layer)[0][kept] if len(kept) else np.zeros((0, 18))
+        return kept, np.array(rows, np.float32), scores[kept]
+
+    def path_of(self, file: str) -> Path | None:
+        """Where a network's file is; None if nowhere."""
+        return next((folder / file for folder in self.folders if (folder / file).is_file()), None)
+
     def close(self) -> None:
         """Frees the memory; the next use opens them again."""
         with self._lock:
@@ -87,14 +119,13 @@ class Models:
 
     def _get(self, file: str, read: Callable[[NDArray[np.uint8]], Any]) -> Any:
         if file not in self._open:
-            path = self.folder / file
+            path = self.path_of(file) or self.folders[-1 if file == PALMS else 0] / file
             try:
                 # Bytes rather than a path: OpenCV on Windows opens only paths of the system's code page.
                 self._open[file] = read(np.frombuffer(path.read_bytes(), np.uint8))
             except (OSError, cv2.error) as error:
                 raise MissingFaceModel(
-                    f"Face consistency's model {path} cannot be read: {error}.",
-                    hint="Get the extension's folder anew; its `models` are part of it.",
+                    f"Face consistency's model {path} cannot be read: {error}.", hint=HINTS.get(file, HINT)
                 ) from error
         return self._open[file]
 
