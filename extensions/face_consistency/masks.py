@@ -69,7 +69,8 @@ def rounded(mask: NDArray[np.uint8], radius_px: float) -> NDArray[np.uint8]:
     if not inner.any():
         return mask
     near = cv2.distanceTransform(1 - inner.astype(np.uint8), cv2.DIST_L2, 5) < radius_px
-    return mask & near.astype(np.uint8)
+    rounded_mask: NDArray[np.uint8] = mask & near.astype(np.uint8)
+    return rounded_mask
 
 
 def feathered(usable: NDArray[np.uint8], *, edge_px: float, feather_px: float) -> Mask:

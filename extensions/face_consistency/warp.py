@@ -30,6 +30,9 @@ SHARPER = 1.3
 MAX_SHRINK = 6.0
 """A triangle whose source is that many times smaller than its neighbours' lies on the side that the source hides."""
 
+Shares = NDArray[np.floating]
+"""One value per point."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Warped:
@@ -50,7 +53,7 @@ class Opening:
     unlike: float
     """From here on it cannot at all."""
     reach: float
-    """Of the face's width."""
+    """Of the face's width: half of the mouth or eye; from there it fades within as much again."""
 
     def share(self, points: Points) -> float:
         height, width = (np.ptp(points[list(pair)], axis=0) for pair in (self.lids, self.corners))
@@ -58,9 +61,9 @@ class Opening:
 
 
 OPENINGS = (
-    Opening(lids=(13, 14), corners=(61, 291), alike=0.05, unlike=0.15, reach=0.25),
-    Opening(lids=(159, 145), corners=(33, 133), alike=0.08, unlike=0.2, reach=0.13),
-    Opening(lids=(386, 374), corners=(263, 362), alike=0.08, unlike=0.2, reach=0.13),
+    Opening(lids=(13, 14), corners=(61, 291), alike=0.05, unlike=0.15, reach=0.22),
+    Opening(lids=(159, 145), corners=(33, 133), alike=0.08, unlike=0.2, reach=0.11),
+    Opening(lids=(386, 374), corners=(263, 362), alike=0.08, unlike=0.2, reach=0.11),
 )
 
 
@@ -124,7 +127,7 @@ def warp_face(
     `feather`: of the face's width.
     """
     untouched = Warped(pixels=target.copy(), mask=np.zeros(target.shape[:2], np.float32))
-    if strength <= 0:
+    if strength <= 0 or min(width_of(source_face.points), width_of(target_face.points)) < 1:
         return untouched
     grid = _grid(target_face.points)
     points = destination(source_face.points, target_face.points, shape_keep)
@@ -152,24 +155,29 @@ def destination(source: Points, target: Points, shape_keep: float) -> Points:
     """
     outline = target[list(topology.OVAL), :2].astype(np.float32)
     inside = np.array([cv2.pointPolygonTest(outline, (float(x), float(y)), True) for x, y in target[:, :2]])
-    ramp = np.clip(inside / (RAMP * width_of(target)), 0, 1)
-    ramp = ramp * ramp * (3 - 2 * ramp)
+    ramp = _smooth(inside / (RAMP * width_of(target)))
     own = aligned(source, target)
     placed: Points = (target + (shape_keep * ramp)[:, None] * (own - target)).astype(np.float32)
     for opening in OPENINGS:
-        placed = _with_own_opening(placed, own, opening, width_of(target))
+        placed = _with_own_opening(placed, own, opening, ramp, width_of(target))
     return placed
 
 
-def _with_own_opening(points: Points, own: Points, opening: Opening, width_px: float) -> Points:
+def _with_own_opening(points: Points, own: Points, opening: Opening, ramp: Shares, width_px: float) -> Points:
     """A mouth or an eye as far open as the source's, where the two differ: closed lips hold no teeth to show."""
     differ = abs(opening.share(own) - opening.share(points))
     amount = np.clip((differ - opening.alike) / (opening.unlike - opening.alike), 0, 1)
     middle, own_middle = (mesh[list(opening.corners)].mean(axis=0) for mesh in (points, own))
-    near = np.exp(-((np.linalg.norm(points - middle, axis=1) / (opening.reach * width_px)) ** 2))
-    near[list(topology.OVAL)] = 0
+    away = np.linalg.norm(points - middle, axis=1) / (opening.reach * width_px)
+    near = _smooth(2 - away) * ramp
     shape = (own - own_middle) - (points - middle)
     return np.asarray(points + (amount * near)[:, None] * shape, np.float32)
+
+
+def _smooth(values: Shares) -> Shares:
+    """From 0 at 0 to 1 at 1 without a kink."""
+    share = np.clip(values, 0, 1)
+    return share * share * (3 - 2 * share)
 
 
 def aligned(source: Points, target: Points) -> Points:
