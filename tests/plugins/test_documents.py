@@ -52,8 +52,8 @@ def test_every_field_that_an_extension_meets_is_named(kind: type) -> None:
     assert missing == []
 
 
-JSON_SCHEMA = {"anyOf", "const", "default", "description", "enum", "exclusiveMaximum", "exclusiveMinimum", "items", "maximum",
-               "minimum", "multipleOf", "properties", "title", "type"}  # fmt: skip
+JSON_SCHEMA = {"anyOf", "const", "default", "description", "enum", "exclusiveMaximum", "exclusiveMinimum", "items",
+               "maximum", "minimum", "multipleOf", "properties", "title", "type"}  # fmt: skip
 
 
 def test_all_that_a_field_can_say_of_how_it_is_drawn_is_in_its_table() -> None:

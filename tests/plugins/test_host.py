@@ -156,6 +156,15 @@ def test_the_end_of_the_program_is_told_and_may_fail(tmp_path: Path) -> None:
     assert (tmp_path / "extension-data" / "brighten" / "unloaded").exists()
 
 
+def test_the_order_of_postprocessors_does_not_depend_on_when_they_were_switched_on(tmp_path: Path) -> None:
+    for id in ("a", "b", "c"):
+        write_extension(tmp_path / "extensions", id, BRIGHTEN.replace("righten", f"righten_{id}"))
+    host = load_host(tmp_path)
+    host.disable("a")
+    host.enable("a")
+    assert [postprocessor.id[-1] for postprocessor in host.postprocessors()] == ["a", "b", "c"]
+
+
 def test_extensions_that_come_and_go_are_noticed(tmp_path: Path) -> None:
     host = load_host(tmp_path)
     assert host.extensions() == []
@@ -213,6 +222,25 @@ def test_kept_settings_that_a_new_version_does_not_take_give_way_to_defaults_and
     assert extension.settings is not None
     assert extension.settings.model_dump() == {"loud": True, "level": 3}
     assert "level cannot be used as kept" in extension.problems[0]
+
+
+def test_kept_settings_that_no_longer_go_together_all_give_way(tmp_path: Path) -> None:
+    together = TUNED.replace("    level: int", """\
+    @model_validator(mode="after")
+    def quiet_when_high(self):
+        if self.loud and self.level > 5:
+            raise ValueError("too loud")
+        return self
+
+    level: int""")  # fmt: skip
+    write_extension(tmp_path / "extensions", code="from pydantic import model_validator\n" + BRIGHTEN + together)
+    kept = {"extensions": {"brighten": {"settings": {"level": 9, "loud": True}}}}
+    (tmp_path / "extensions.json").write_text(json.dumps(kept))
+    extension = load_host(tmp_path).extension("brighten")
+    assert extension.state == "on"
+    assert extension.settings is not None
+    assert extension.settings.model_dump() == {"loud": False, "level": 3}
+    assert len(extension.problems) == 1
 
 
 def test_a_damaged_file_of_decisions_is_said_and_never_written_over(tmp_path: Path) -> None:

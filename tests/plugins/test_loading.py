@@ -57,7 +57,8 @@ def test_one_that_hangs_is_left_behind(tmp_path: Path) -> None:
     hangs = (
         "import time\nfrom pathlib import Path\nwhile not Path(__file__).with_name('go').exists(): time.sleep(0.01)\n"
     )
-    folder = write_extension(tmp_path / "extensions", "hangs", hangs + BRIGHTEN)
+    loads = "@hookimpl\ndef load():\n    Path(__file__).with_name('loaded').open('a').write('x')\n"
+    folder = write_extension(tmp_path / "extensions", "hangs", hangs + BRIGHTEN + loads)
     write_extension(tmp_path / "extensions", "fine", "@hookimpl\ndef load(): pass")
     host = load_host(tmp_path, extension_load_s=0.2)
     fine, stuck = host.extensions()
@@ -66,8 +67,10 @@ def test_one_that_hangs_is_left_behind(tmp_path: Path) -> None:
     thread.join(PATIENCE_S)
     assert fine.state == "on"
     assert stuck.problems[0].startswith("Loading it takes longer than 0.2 s.")
-    assert host.postprocessors() == [], "it is too late"
+    assert host.postprocessors() == []
+    assert not (folder / "loaded").exists(), "it is too late"
     assert host.enable("hangs").state == "on", "and may try again"
+    assert (folder / "loaded").read_text() == "x"
 
 
 def test_what_could_not_be_loaded_is_tried_again_only_when_asked_for(tmp_path: Path) -> None:

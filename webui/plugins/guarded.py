@@ -19,7 +19,7 @@ class Guarded:
     def __init__(
         self, extension: Loaded, inner: Postprocessor, blame: Callable[[Loaded, ExtensionError], None]
     ) -> None:
-        self._extension = extension
+        self.extension = extension
         self._inner = inner
         self._blame = blame
         self._id, self._title, self._params_model = inner.id, inner.title, inner.params_model
@@ -51,8 +51,8 @@ class Guarded:
         except (*PASSED_ON, WebUIError):
             raise
         except (Exception, SystemExit) as error:
-            raise self._fault(failure(error, self._extension.folder)) from error
+            raise self._fault(failure(error, self.extension.folder)) from error
 
     def _fault(self, error: ExtensionError) -> ExtensionError:
-        self._blame(self._extension, ExtensionError(f"'{self._title}' failed: {error.message}", hint=error.hint))
+        self._blame(self.extension, ExtensionError(f"'{self._title}' failed: {error.message}", hint=error.hint))
         return error

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from webui.errors import ExtensionError, InvalidRequest
 from webui.generation.postprocess import Moment, Postprocessor
@@ -19,9 +19,10 @@ from webui.hooks import Command, ExtensionContext, Tab
 from webui.plugins.discovery import Found, extension_folders, find_extensions
 from webui.plugins.guarded import Guarded
 from webui.plugins.loading import Loaded, check_list, failure, forget_modules, load_extension, within
-from webui.plugins.manifest import Manifest, first_mistake
+from webui.plugins.manifest import Manifest
 from webui.plugins.stages import StageHooks
 from webui.plugins.state import FILE, ExtensionStates
+from webui.plugins.values import SettingsValues
 from webui.settings import CHECKOUT, Settings
 
 LOG = logging.getLogger(__name__)
@@ -99,7 +100,7 @@ class PluginHost:
         self._without_stages: set[str] = set()
         self._problems: dict[str, tuple[str, ...]] = {}
         self._problems_lock = threading.Lock()
-        self._values: dict[str, BaseModel] = {}
+        self._values = SettingsValues(self.states)
         self._shown: dict[str, _Shown] | None = None
         self._lock = threading.RLock()
         self._stages = StageHooks(limit_s=settings.extension_hook_s, blame=self._stages_off, clock=clock)
@@ -176,25 +177,15 @@ class PluginHost:
         """Keeps `values`, all or some of the settings model's fields. Raises InvalidRequest (field) or StorageError."""
         with self._lock:
             loaded = self._loaded.get(id)
-            if loaded is None or loaded.settings_model is None:
-                raise InvalidRequest("id", f"The extension '{id}' has no settings, or does not run.")
-            try:
-                new = loaded.settings_model.model_validate({**self._values[id].model_dump(), **values}, extra="forbid")
-            except ValidationError as error:
-                field = ".".join(str(part) for part in error.errors()[0]["loc"])
-                raise InvalidRequest(field, f"{first_mistake(error)}.") from error
-            except Exception as error:  # of a validator of the extension's own
-                raise InvalidRequest("", str(failure(error, loaded.folder))) from error
-            self.states.change(id, settings=new.model_dump(mode="json", exclude_defaults=True))
-            self._values[id] = new
-            return new
+            if loaded is None:
+                raise InvalidRequest("id", f"The extension '{id}' does not run, so its settings cannot be changed.")
+            return self._values.change(loaded, values)
 
     # -- What they add -------------------------------------------------------------------------------------------------
 
     def postprocessors(self) -> list[Postprocessor]:
         """Of all that run, by extension."""
-        with self._lock:
-            return list(self._postprocessors.values())
+        return list(self._postprocessors.values())
 
     def postprocessor(self, id: str) -> Postprocessor | None:
         return self._postprocessors.get(id)
@@ -292,12 +283,17 @@ class PluginHost:
                 limit_s=self._settings.extension_load_s,
                 context_of=lambda model: self._context_of(found, model),
             )
-            guarded = self._guarded(loaded)
         except ExtensionError as error:
             self._keep_problem(found.id, error)
             return
-        self._loaded = {**self._loaded, found.id: loaded}
-        self._postprocessors = {**self._postprocessors, **guarded}
+        try:
+            guarded = {**self._postprocessors, **self._guarded(loaded)}
+        except ExtensionError as error:
+            self._keep_problem(found.id, error)
+            self._say_goodbye(loaded)
+            return
+        self._loaded = dict(sorted({**self._loaded, found.id: loaded}.items()))
+        self._postprocessors = dict(sorted(guarded.items(), key=lambda item: item[1].extension.id))
 
     def _guarded(self, loaded: Loaded) -> dict[str, Guarded]:
         """The extension's postprocessors. Raises ExtensionError if another one has an id or title of them."""
@@ -321,14 +317,17 @@ class PluginHost:
         own = {postprocessor.id for postprocessor in loaded.postprocessors}
         self._loaded = {other: kept for other, kept in self._loaded.items() if other != id}
         self._postprocessors = {other: kept for other, kept in self._postprocessors.items() if other not in own}
+        self._say_goodbye(loaded)
+
+    def _say_goodbye(self, loaded: Loaded) -> None:
         try:
             within(UNLOAD_S, lambda: loaded.ask("unload"), what="Switching it off", folder=loaded.folder)
         except ExtensionError as error:
-            LOG.warning("Extension %s: %s", id, error)
+            LOG.warning("Extension %s: %s", loaded.id, error)
 
     def _context_of(self, found: Found, model: type[BaseModel] | None) -> ExtensionContext:
         if model is not None:
-            self._values[found.id] = self._kept_values(found.id, model)
+            self._values.load(found.id, model, say=lambda problem: self._keep_problem(found.id, problem))
         shipped = CHECKOUT / "models"
         own = self._settings.models_dir
         return ExtensionContext(
@@ -339,18 +338,6 @@ class PluginHost:
             settings=lambda: self._values.get(found.id),
             max_image_pixels=self._settings.max_image_pixels,
         )
-
-    def _kept_values(self, id: str, model: type[BaseModel]) -> BaseModel:
-        """What the user chose. A value that the model no longer takes gives way to its default, and that is said."""
-        kept = dict(self.states.get(id).settings)
-        while True:
-            try:
-                return model.model_validate(kept)
-            except ValidationError as error:
-                wrong = [str(mistake["loc"][0]) for mistake in error.errors() if mistake["loc"]]
-                named = ", ".join(wrong) or "all"
-                self._keep_problem(id, f"Of its settings, {named} cannot be used as kept; the defaults are.")
-                kept = {name: value for name, value in kept.items() if name not in wrong} if wrong else {}
 
     def _with_hook(self, hook: str) -> list[Loaded]:
         return [

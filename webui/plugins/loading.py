@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar
 
 import pluggy
@@ -62,11 +63,18 @@ def load_extension(
         raise ExtensionError(found.problem)
     manifest = found.manifest
     check_compatible(manifest)
+    given_up = threading.Event()
+
+    def opened() -> Loaded:
+        module = _import(found.folder)
+        if given_up.is_set():
+            raise ExtensionError("It came too late.")
+        return _open(module, found.folder, manifest, context_of)
+
     try:
-        return within(
-            limit_s, lambda: _open(found.folder, manifest, context_of), what="Loading it", folder=found.folder
-        )
+        return within(limit_s, opened, what="Loading it", folder=found.folder)
     except ExtensionError:
+        given_up.set()
         forget_modules(found.id)
         raise
 
@@ -115,10 +123,14 @@ def failure(error: BaseException, folder: Path) -> ExtensionError:
     return ExtensionError(f"{text}{where}.")
 
 
-def _open(folder: Path, manifest: Manifest, context_of: Callable[[type[BaseModel] | None], ExtensionContext]) -> Loaded:
+def _open(
+    module: ModuleType,
+    folder: Path,
+    manifest: Manifest,
+    context_of: Callable[[type[BaseModel] | None], ExtensionContext],
+) -> Loaded:
     hooks = pluggy.PluginManager(PROJECT)
     hooks.add_hookspecs(Hooks)
-    module = _import(folder)
     hooks.register(module, manifest.id)
     hooks.check_pending()
     if not hooks.get_hookcallers(module):
@@ -142,7 +154,7 @@ def _open(folder: Path, manifest: Manifest, context_of: Callable[[type[BaseModel
     )
 
 
-def _import(folder: Path) -> Any:
+def _import(folder: Path) -> ModuleType:
     name, file = f"{PACKAGE}.{folder.name}", folder / "__init__.py"
     known = sys.modules.get(name)
     if known is not None and known.__file__ is not None and Path(known.__file__) == file:
