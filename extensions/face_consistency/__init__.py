@@ -39,7 +39,7 @@ def tabs(context: ExtensionContext) -> Sequence[Tab]:
 
 @hookimpl
 def routes(context: ExtensionContext) -> "APIRouter":
-    from .routes import face_routes
+    from .face_routes import face_routes
 
     return face_routes(context)
 
