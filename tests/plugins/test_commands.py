@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from PIL import Image
 
 from tests.extension_files import BRIGHTEN, load_host, settings_for, write_extension
 from webui.app import build_command_context
+from webui.cli import main
 from webui.errors import InvalidRequest
 from webui.generation.postprocess import PostprocessStep
 from webui.generation.request import Extras, GenerationRequest
@@ -41,9 +44,29 @@ def commands(context):
 TOML = '[commands]\nshine = "brighten a picture"\n'
 
 
-def run(data_dir: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "webui", *arguments, "--data-dir", str(data_dir)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=CHECKOUT)
+@dataclass(frozen=True, kw_only=True)
+class Ran:
+    status: int
+    out: str
+    errors: list[str]
+
+
+Run = Callable[..., Ran]
+
+
+@pytest.fixture
+def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    """`run("shine", ...)`: the command line on the data folder `tmp_path`."""
+
+    def run(*arguments: str) -> Ran:
+        try:
+            status = main([*arguments, "--data-dir", str(tmp_path)])
+        except SystemExit as exit:
+            status = int(exit.code or 0)
+        said = capsys.readouterr()
+        return Ran(status=status, out=said.out, errors=said.err.splitlines())
+
+    return run
 
 
 @pytest.fixture
@@ -53,21 +76,21 @@ def photo(tmp_path: Path) -> Path:
     return tmp_path / "photo.png"
 
 
-def test_a_command_gets_its_options_and_its_status_is_the_programs(photo: Path) -> None:
-    ran = run(photo.parent, "shine", str(photo), "--amount", "5")
-    assert ran.returncode == 3, ran.stderr
-    assert ran.stdout == f"(15, 25, 35) {photo.parent.name}\n"
+def test_a_command_gets_its_options_and_its_status_is_the_programs(photo: Path, run: Run) -> None:
+    ran = run("shine", str(photo), "--amount", "5")
+    assert ran.status == 3
+    assert ran.out == f"(15, 25, 35) {photo.parent.name}\n"
 
 
-def test_a_refusal_is_told_in_one_line(photo: Path) -> None:
-    ran = run(photo.parent, "shine", str(photo), "--amount", "13")
-    assert (ran.returncode, ran.stderr.splitlines()[-1]) == (2, "launch.py: 13 brings bad luck.")
+def test_a_refusal_is_told_in_one_line(photo: Path, run: Run) -> None:
+    ran = run("shine", str(photo), "--amount", "13")
+    assert (ran.status, ran.errors[-1]) == (2, "launch.py: 13 brings bad luck.")
 
 
-def test_a_command_that_raises_is_named_with_its_line(photo: Path) -> None:
-    ran = run(photo.parent, "shine", str(photo), "--amount", "99")
-    assert ran.returncode == 2
-    last = ran.stderr.splitlines()[-1]
+def test_a_command_that_raises_is_named_with_its_line(photo: Path, run: Run) -> None:
+    ran = run("shine", str(photo), "--amount", "99")
+    assert ran.status == 2
+    last = ran.errors[-1]
     assert (
         last == "launch.py: The extension 'shiny' failed: ZeroDivisionError: division by zero (__init__.py, line 38)."
     )
@@ -104,37 +127,37 @@ def test_help_names_the_command_and_imports_nothing(photo: Path) -> None:
     assert ran.stdout.endswith("[]\n")
 
 
-def test_help_for_the_command_itself_shows_its_options(photo: Path) -> None:
-    ran = run(photo.parent, "shine", "--help")
-    assert ran.returncode == 0
-    assert "--amount" in ran.stdout
+def test_help_for_the_command_itself_shows_its_options(photo: Path, run: Run) -> None:
+    ran = run("shine", "--help")
+    assert ran.status == 0
+    assert "--amount" in ran.out
 
 
-def test_a_broken_extension_breaks_its_own_command_alone(photo: Path) -> None:
+def test_a_broken_extension_breaks_its_own_command_alone(photo: Path, run: Run) -> None:
     write_extension(photo.parent / "extensions", "broken", "1 / 0", toml='[commands]\nburst = "never mind"\n')
-    burst = run(photo.parent, "burst")
-    assert burst.returncode == 2
-    assert "does not run: ZeroDivisionError" in burst.stderr.splitlines()[-1]
-    assert run(photo.parent, "shine", str(photo)).returncode == 3
+    burst = run("burst")
+    assert burst.status == 2
+    assert "does not run: ZeroDivisionError" in burst.errors[-1]
+    assert run("shine", str(photo)).status == 3
 
 
-def test_an_extension_that_is_not_there_cannot_be_switched(tmp_path: Path) -> None:
-    unknown = run(tmp_path, "extensions", "enable", "nothing")
-    assert unknown.returncode == 2
-    assert "There is no extension 'nothing'." in unknown.stderr
+def test_an_extension_that_is_not_there_cannot_be_switched(tmp_path: Path, run: Run) -> None:
+    unknown = run("extensions", "enable", "nothing")
+    assert unknown.status == 2
+    assert "There is no extension 'nothing'." in unknown.errors[-1]
     assert not (tmp_path / "extensions.json").exists()
 
 
-def test_extensions_are_listed_switched_off_and_checked(photo: Path) -> None:
+def test_extensions_are_listed_switched_off_and_checked(photo: Path, run: Run) -> None:
     write_extension(photo.parent / "extensions", "broken", "1 / 0")
-    assert run(photo.parent, "extensions", "disable", "shiny").returncode == 0
-    listed = json.loads(run(photo.parent, "extensions", "list", "--json").stdout)
+    assert run("extensions", "disable", "shiny").status == 0
+    listed = json.loads(run("extensions", "list", "--json").out)
     assert {"shiny": "off", "broken": "on"}.items() <= {row["id"]: row["state"] for row in listed}.items()
-    off = run(photo.parent, "shine", str(photo))
-    assert off.returncode == 2
-    assert "shine" in off.stderr
-    checked = run(photo.parent, "extensions", "check", "--json")
-    assert checked.returncode == 1
-    states = {row["id"]: (row["state"], row["problems"]) for row in json.loads(checked.stdout)}
+    off = run("shine", str(photo))
+    assert off.status == 2
+    assert "shine" in off.errors[-1]
+    checked = run("extensions", "check", "--json")
+    assert checked.status == 1
+    states = {row["id"]: (row["state"], row["problems"]) for row in json.loads(checked.out)}
     assert states["shiny"] == ("off", [])
     assert states["broken"] == ("failed", ["ZeroDivisionError: division by zero (__init__.py, line 3)."])
