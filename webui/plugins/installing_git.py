@@ -86,9 +86,10 @@ def newest_commit(address: GitAddress) -> str:
     """The commit that the address has now. Asks the server."""
     if address.is_fixed:
         return address.ref
-    told = _git(["ls-remote", "--exit-code", address.url, address.ref or "HEAD"], address, None, ASK_S)
-    found = {name: commit for commit, _, name in (line.partition("\t") for line in told.splitlines())}
     ref = address.ref
+    asked = [ref, f"{ref}^{{}}"] if ref else ["HEAD"]  # the second one is the commit of an annotated tag
+    told = _git(["ls-remote", "--exit-code", address.url, *asked], address, None, ASK_S)
+    found = {name: commit for commit, _, name in (line.partition("\t") for line in told.splitlines())}
     names = (f"refs/heads/{ref}", f"refs/tags/{ref}^{{}}", f"refs/tags/{ref}", ref) if ref else ("HEAD",)
     commit = next((found[name] for name in names if name in found), "")
     if not commit:

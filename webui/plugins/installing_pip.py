@@ -5,11 +5,12 @@ Packages that are there already keep their version: what would change one is ref
 
 import importlib
 import importlib.util
+import itertools
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import distributions
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from packaging.version import InvalidVersion, Version
 from webui.errors import ExtensionError
 
 INSTALL_S = 1800.0
+MAX_REASON_CHARS = 500
 
 
 def install_packages(requirements: Sequence[str], say: Callable[[str], None]) -> None:
@@ -29,7 +31,14 @@ def install_packages(requirements: Sequence[str], say: Callable[[str], None]) ->
     with tempfile.TemporaryDirectory() as folder:
         pins = Path(folder) / "installed.txt"
         pins.write_text("\n".join(installed_pins()), encoding="utf-8")
-        options = ["--no-input", "--disable-pip-version-check", "--prefer-binary", "--constraint", str(pins)]
+        options = [
+            "--no-input",
+            "--disable-pip-version-check",
+            "--prefer-binary",
+            "--no-compile",
+            "--constraint",
+            str(pins),
+        ]
         _run([sys.executable, "-m", "pip", "install", *options, "--", *requirements], say)
     importlib.invalidate_caches()
 
@@ -68,7 +77,13 @@ def _run(command: Sequence[str], say: Callable[[str], None]) -> None:
         raise ExtensionError(f"pip could not install its packages: {_reason(lines, process.returncode)}.")
 
 
-def _reason(lines: Iterable[str], status: int) -> str:
-    """pip's first error; the conflict itself where it names one."""
-    errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
-    return errors[0].rstrip(".")[:400] if errors else f"it ended with status {status}"
+def _reason(lines: Sequence[str], status: int) -> str:
+    """pip's first error, and which packages are in each other's way."""
+    errors = [line.removeprefix("ERROR: ").rstrip(".") for line in lines if line.startswith("ERROR: ")]
+    first = errors[0] if errors else f"it ended with status {status}"
+    start = next((number for number, line in enumerate(lines) if line.startswith("The conflict is caused by")), None)
+    if start is None:
+        return first[:MAX_REASON_CHARS]
+    conflict = itertools.takewhile(lambda line: line.startswith(" "), lines[start + 1 :])
+    told = "; ".join(line.strip().replace("The user requested (constraint)", "here is") for line in conflict)
+    return f"{first} ({told})"[:MAX_REASON_CHARS]
