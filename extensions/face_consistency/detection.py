@@ -17,8 +17,10 @@ Found = tuple[Box, float]
 
 LONG_SIDE = 1024
 """Larger pictures are searched in a copy of this size first."""
+MAX_KNOWN_PX = 300
+"""The detector was trained with faces of 10 to 300 px; larger ones get loose boxes and low scores."""
 CLOSE_UP_SIDE = 256
-"""Faces that fill the picture are found in a copy of this size: the detector knows faces of 10 to 300 px."""
+"""Faces that fill the picture are found in a copy of this size."""
 CLOSE_UP_BORDER = 64
 FINEST_PIXELS = 4096 * 4096
 """Tiles come from a copy no larger than this, so that a picture without faces takes seconds at most."""
@@ -84,8 +86,13 @@ def overlap(first: Box, second: Box) -> float:
 def searches(pixels: Pixels, models: Models, min_score: float, all_angles: bool) -> Iterator[list[Found]]:
     """What each search finds, the cheap ones first."""
     longest = max(pixels.shape[:2])
-    yield View.of(pixels, min(longest, LONG_SIDE)).search(models, min_score)
-    yield View.of(pixels, CLOSE_UP_SIDE).bordered(CLOSE_UP_BORDER).search(models, min_score)
+    view = View.of(pixels, min(longest, LONG_SIDE))
+    close_up = View.of(pixels, CLOSE_UP_SIDE).bordered(CLOSE_UP_BORDER)
+    found = view.search(models, min_score)
+    if any(box[3] - box[1] > MAX_KNOWN_PX * view.scale_y for box, _ in found):
+        found += close_up.search(models, min_score)
+    yield found
+    yield close_up.search(models, min_score)
     side, finest = LONG_SIDE, int(longest * min(1, (FINEST_PIXELS / (pixels.shape[0] * pixels.shape[1])) ** 0.5))
     while side < finest:
         side = min(2 * side, finest)

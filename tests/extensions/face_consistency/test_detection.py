@@ -132,11 +132,14 @@ def test_a_small_face_is_found_in_its_size(
     assert abs(face.width_px - width) < 0.15 * width
 
 
-def test_a_face_that_fills_the_picture_is_found(astronaut: Pixels, astronaut_face: Face, networks: Models) -> None:
+@pytest.mark.parametrize("factor", [1, 4, 9, 14])
+def test_a_face_that_fills_the_picture_is_found_in_its_size(
+    factor: int, astronaut: Pixels, astronaut_face: Face, networks: Models
+) -> None:
     left, top, right, bottom = (round(side) for side in astronaut_face.box)
-    close = resized(astronaut[top:bottom, left:right], 14)
+    close = resized(astronaut[top:bottom, left:right], factor)
     (face,) = find_faces(close, models=networks)
-    assert face.width_px > 0.8 * close.shape[1]
+    assert 0.8 * close.shape[1] < face.width_px < 1.2 * close.shape[1]
 
 
 def test_a_small_face_in_a_large_picture_is_found_in_full_resolution(astronaut: Pixels, networks: Models) -> None:
