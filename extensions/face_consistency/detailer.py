@@ -16,18 +16,24 @@ from PIL import Image
 from webui.hooks import Badge, InvalidRequest, PostprocessContext, Processed, WebUIError
 
 from .backends.catalog import FaceModel, MissingModel
+from .backends.objects import FoundObject, ObjectDetector
 from .detection import find_faces
 from .engine import Engine
 from .face import Pixels
+from .hands import can_find_hands, find_hands
 from .params import DetailerParams, Target
 from .sources import pixels_of
 
 SEPARATOR = "[SEP]"
-MIN_FACE_CONFIDENCE, MIN_FILE_CONFIDENCE = 0.6, 0.3
-"""Of YuNet and of YOLO networks, whose scores mean different things."""
+MIN_FACE_SCORE, MIN_PALM_SCORE, MIN_FILE_SCORE = 0.6, 0.75, 0.3
+"""Of YuNet, of MediaPipe's palm detector and of YOLO networks: their scores mean different things."""
 WORDS: Mapping[Target, tuple[str, str]] = MappingProxyType(
     {"faces": ("face", "faces"), "hands": ("hand", "hands"), "objects": ("thing", "things")}
 )
+
+
+Finder = Callable[[Pixels], list[FoundObject]]
+"""What a detector sees in a picture, of all sizes and counts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,12 +58,11 @@ def check_detailer(params: DetailerParams, engine: Engine) -> None:
     if params.min_area > params.max_area:
         message = f"Nothing is between the least area, {params.min_area:g}, and the largest, {params.max_area:g}."
         raise InvalidRequest("min_area", message)
-    if params.target != "faces" or params.detector:
-        try:
-            _detector(params, engine)
-        except WebUIError as error:
-            field = "detector" if params.detector else "target"
-            raise InvalidRequest(field, error.message, hint=error.hint) from error
+    try:
+        finder_of(params, engine)
+    except WebUIError as error:
+        field = "detector" if params.detector else "target"
+        raise InvalidRequest(field, error.message, hint=error.hint) from error
 
 
 def improve_details(
@@ -69,7 +74,8 @@ def improve_details(
     found = chosen(find_details(pixels, params, engine), params, pixels.shape[0] * pixels.shape[1])
     one, many = WORDS[params.target]
     if not found:
-        note = f"No {one} was found from confidence {_least(params):g} on; nothing was repainted."
+        sure = "" if params.min_confidence is None else f" from confidence {params.min_confidence:g} on"
+        note = f"No {one} was found{sure}; nothing was repainted."
         return Processed(image=image, fields={"Detailer found": "nothing"}, notes=(note,), details={"found": []})
     prompts = _parts(params.prompt, len(found))
     negatives = _parts(params.negative_prompt, len(found))
@@ -104,14 +110,10 @@ def improve_details(
 def find_details(pixels: Pixels, params: DetailerParams, engine: Engine) -> list[Detail]:
     """All that the detector is sure enough of."""
     height, width = pixels.shape[:2]
-    if params.target == "faces" and not params.detector:
-        faces = find_faces(pixels, models=engine.models, min_score=_least(params))
-        boxes = [(face.box, face.score, "face") for face in faces]
-    else:
-        detector, wanted = _detector(params, engine)
-        seen = detector.find(pixels, min_score=_least(params))
-        boxes = [(one.box, one.score, one.label) for one in seen if wanted(one.label)]
-    found = [Detail(box=_inside(box, width, height), score=score, label=label) for box, score, label in boxes]
+    found = [
+        Detail(box=_inside(one.box, width, height), score=one.score, label=one.label)
+        for one in finder_of(params, engine)(pixels)
+    ]
     return [detail for detail in found if detail.area]
 
 
@@ -135,32 +137,46 @@ def mask_of(detail: Detail, dilate_px: int, size: tuple[int, ...]) -> NDArray[np
     return mask
 
 
-def _least(params: DetailerParams) -> float:
-    if params.min_confidence is not None:
-        return params.min_confidence
-    return MIN_FACE_CONFIDENCE if params.target == "faces" and not params.detector else MIN_FILE_CONFIDENCE
-
-
-def _detector(params: DetailerParams, engine: Engine) -> tuple[Any, Callable[[str], bool]]:
-    """The YOLO network, and which of its labels count."""
-    word = {"faces": "face", "hands": "hand"}.get(params.target, "")
+def finder_of(params: DetailerParams, engine: Engine) -> Finder:
+    """Raises MissingModel or BrokenModel, or WebUIError if nothing here finds what is asked for."""
+    if params.target == "faces" and not params.detector:
+        least = params.min_confidence or MIN_FACE_SCORE
+        return lambda pixels: [
+            FoundObject(box=face.box, score=face.score, label="face")
+            for face in find_faces(pixels, models=engine.models, min_score=least)
+        ]
+    word = WORDS[params.target][0] if params.target != "objects" else ""
     name = params.detector or _first_for(word, engine)
-    detector = engine.backends.objects(name)
-    has_word = any(word in label.lower() for label in detector.labels)
+    if name:
+        return _file_finder(engine.backends.objects(name), word, params.min_confidence or MIN_FILE_SCORE)
+    if params.target == "hands" and can_find_hands(engine.models):
+        least = max(params.min_confidence or 0.0, MIN_PALM_SCORE)
+        return lambda pixels: [
+            FoundObject(box=box, score=score, label="hand")
+            for box, score in find_hands(pixels, models=engine.models, min_score=least)
+        ]
+    if params.target == "hands":
+        hint = "Get palm_detection_full.tflite on the Extensions page, or put a YOLO file (.onnx) under models/face."
+        raise WebUIError("There is nothing here that finds hands.", hint=hint)
+    raise MissingModel("objects", "")
+
+
+def _file_finder(detector: ObjectDetector, word: str, least: float) -> Finder:
+    """What it finds that is called `word`; all of it if none of its labels is."""
     # A network that knows one thing may call it "0", and one trained on hands alone calls it what it likes.
-    return detector, (lambda label: word in label.lower()) if word and has_word else (lambda label: True)
+    knows = word and any(word in label.lower() for label in detector.labels)
+    return lambda pixels: [
+        one for one in detector.find(pixels, min_score=least) if not knows or word in one.label.lower()
+    ]
 
 
 def _first_for(word: str, engine: Engine) -> str:
-    """Name of the first network that knows `word`, by its labels or its name. Raises MissingModel."""
+    """Name of the first network that knows `word`, by its labels or its name; "" if none does."""
 
     def fits(model: FaceModel) -> bool:
         return word in model.name.lower() or any(word in label.lower() for label in model.labels)
 
-    there = [model for model in engine.backends.models().of("objects") if fits(model)]
-    if not there:
-        raise MissingModel("objects", "")
-    return there[0].name
+    return next((model.name for model in engine.backends.models().of("objects") if fits(model)), "")
 
 
 def _parts(prompt: str, count: int) -> list[str]:

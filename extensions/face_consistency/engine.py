@@ -6,6 +6,7 @@ from functools import cache
 from webui.hooks import ExtensionContext
 
 from .analysis import Models
+from .backends.catalog import ROOM
 from .backends.shelf import Backends
 from .consent import ConsentBook
 from .face_models import FaceModelStore
@@ -31,7 +32,7 @@ class Engine:
 def engine_of(context: ExtensionContext) -> Engine:
     settings = context.settings()
     return Engine(
-        models=Models(context.folder / "models"),
+        models=Models(context.folder / "models", added=tuple(folder / ROOM for folder in context.models_dirs)),
         backends=Backends(context.models_dirs, settings.provider if isinstance(settings, FaceSettings) else "auto"),
         saved=FaceModelStore(
             context.data_dir / "faces", also=tuple(folder / "reactor" / "faces" for folder in context.models_dirs)

@@ -253,7 +253,7 @@ class DetailerParams(BaseModel):
     target: Target = Field(
         default="faces",
         title="Find",
-        description="Hands and others need a YOLO file (.onnx) under models/face.",
+        description="Hands need MediaPipe's palm detector or a YOLO file (.onnx) under models/face.",
         json_schema_extra={"labels": {"faces": "Faces", "hands": "Hands", "objects": "What the detector finds"}},
     )
     detector: str = Field(
@@ -289,7 +289,7 @@ class DetailerParams(BaseModel):
         ge=0.05,
         le=1,
         title="Confidence",
-        description="0 to 1; empty: 0.6 for the faces' own detector, 0.3 for a file.",
+        description="0 to 1; empty: the detector's own.",
         json_schema_extra=_in("What is found"),
     )
     max_count: int = Field(

@@ -15,15 +15,11 @@ from webui.hooks import Redraw
 from . import topology
 from .engine import Engine
 from .face import Face, Pixels, Points
+from .mesh import MAX_WARP_YAW, MAX_YAW_DIFFERENCE
 from .params import FaceParams
 from .refine import repainted
 from .sources import Person, Photo, mean_of
 from .warp import warp_face
-
-MAX_YAW_DEGREES = 45.0
-"""Turn to the side beyond which half of a face cannot be seen, so that nothing can be warped from it or onto it."""
-MAX_TURN_DEGREES = 30.0
-"""Between the photo and the picture: a warp in the plane cannot invent the side that the photo hides."""
 
 FLAT_SHARE = 0.5
 """Of a face's pixels that are exactly their neighbours' colour, from which it is drawn: a photo has noise."""
@@ -134,10 +130,10 @@ def why_not_warp(photo: Photo, pixels: Pixels, face: Face) -> str:
     """Part of a sentence; "" if the warp may be tried."""
     ours, theirs = photo.face.yaw_degrees, face.yaw_degrees
     turn = abs(ours - theirs)
-    if turn > MAX_TURN_DEGREES:
-        return f"turned too far to warp: {turn:.0f} degrees away from the photo, at most {MAX_TURN_DEGREES:.0f} work"
+    if turn > MAX_YAW_DIFFERENCE:
+        return f"turned too far to warp: {turn:.0f} degrees away from the photo, at most {MAX_YAW_DIFFERENCE:.0f} work"
     for whose, yaw in (("the photo's face is", ours), ("it is", theirs)):
-        if abs(yaw) > MAX_YAW_DEGREES:
+        if abs(yaw) > MAX_WARP_YAW:
             return f"turned too far to warp: {whose} {abs(yaw):.0f} degrees from the front"
     covered = eyes_covered(photo.pixels, photo.face), eyes_covered(pixels, face)
     if covered[0] != covered[1]:

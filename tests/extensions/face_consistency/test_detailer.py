@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from extensions.face_consistency import detailer
 from extensions.face_consistency.analysis import Models
 from extensions.face_consistency.detailer import Detail, chosen, improve_details, mask_of
 from extensions.face_consistency.detection import find_faces
@@ -17,7 +18,7 @@ from extensions.face_consistency.params import DetailerParams
 from tests.extensions.face_consistency import story
 from tests.extensions.face_consistency.story import Painter, array, picture
 from tests.onnx_files import write_table, yolo_table
-from webui.hooks import GenerationRequest, PostprocessContext, Processed
+from webui.hooks import GenerationRequest, PostprocessContext, Processed, WebUIError
 
 
 @pytest.fixture(autouse=True)
@@ -138,3 +139,21 @@ def test_an_interruption_is_passed_on(astronaut: Pixels, engine: Engine) -> None
 
     with pytest.raises(Stopped):
         improve_details(picture(astronaut), DetailerParams(), context_of(Painter(inverted), stop), engine)
+
+
+def test_a_palm_detector_finds_hands_where_there_is_no_file(
+    astronaut: Pixels, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(WebUIError, match="nothing here that finds hands"):
+        run(astronaut, engine, Painter(inverted), target="hands")
+    asked: list[float] = []
+
+    def found(pixels: Pixels, *, models: Models, min_score: float) -> list[tuple[tuple[float, ...], float]]:
+        asked.append(min_score)
+        return [((300.0, 20.0, 360.0, 90.0), 0.9)]
+
+    monkeypatch.setattr(detailer, "can_find_hands", lambda models: True)
+    monkeypatch.setattr(detailer, "find_hands", found)
+    processed = run(astronaut, engine, Painter(inverted), target="hands", min_confidence=0.2)
+    assert processed.details["found"] == [{"box": [300, 20, 360, 90], "score": 0.9, "label": "hand"}]
+    assert asked == [0.75]
