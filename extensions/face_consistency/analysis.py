@@ -99,7 +99,7 @@ class Models:
         """Palms in `crop` (192, 192, 3): (n,) numbers of anchors, (n, 18) offsets from them in pixels, (n,) scores."""
         boxes_layer, scores_layer = PALM_LAYERS
         with self._lock:
-            network = self._get(PALMS, cv2.dnn.readNetFromTFLite)
+            network = self._get(PALMS, open_palms)
             network.setInput(cv2.dnn.blobFromImage(crop, 1 / 255))
             logits = np.array(network.forward(scores_layer), np.float32).ravel()
             scores = (1 / (1 + np.exp(-np.clip(logits, -80, 80)))).astype(np.float32)
@@ -123,10 +123,11 @@ class Models:
             try:
                 # Bytes rather than a path: OpenCV on Windows opens only paths of the system's code page.
                 self._open[file] = read(np.frombuffer(path.read_bytes(), np.uint8))
-            except (OSError, cv2.error) as error:
-                raise MissingFaceModel(
-                    f"Face consistency's model {path} cannot be read: {error}.", hint=HINTS.get(file, HINT)
-                ) from error
+            except (OSError, ValueError, cv2.error) as error:
+                # The text of OpenCV's own errors is full of paths of the machine it was built on.
+                reason = getattr(error, "err", None) or getattr(error, "strerror", None) or error
+                message = f"Face consistency's model {path} cannot be read ({reason})."
+                raise MissingFaceModel(message, hint=HINTS.get(file, HINT)) from error
         return self._open[file]
 
 
@@ -139,3 +140,10 @@ def open_detector(content: NDArray[np.uint8]) -> Any:
         return cv2.FaceDetectorYN.create("onnx", content, no_config, (320, 320), nms_threshold=MAX_OVERLAP)
     finally:
         cv2.utils.logging.setLogLevel(level)
+
+
+def open_palms(content: NDArray[np.uint8]) -> Any:
+    network = cv2.dnn.readNetFromTFLite(content)
+    if not set(PALM_LAYERS) <= set(network.getLayerNames()):
+        raise ValueError("it is no palm detector")
+    return network

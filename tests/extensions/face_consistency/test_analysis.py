@@ -18,8 +18,9 @@ def test_making_them_opens_no_file(tmp_path: Path) -> None:
 def test_a_missing_or_broken_file_is_named(content: bytes | None, tmp_path: Path) -> None:
     if content is not None:
         (tmp_path / MESH).write_bytes(content)
-    with pytest.raises(MissingFaceModel, match=MESH):
+    with pytest.raises(MissingFaceModel, match=MESH) as problem:
         Models(tmp_path).mesh(np.zeros((MESH_SIDE, MESH_SIDE, 3), np.uint8))
+    assert ".cpp" not in str(problem.value)
 
 
 def test_closed_networks_open_again(shipped: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from extensions.face_consistency.analysis import PALM_SIDE, PALMS, MissingFaceModel, Models
+from extensions.face_consistency.analysis import MESH, PALM_SIDE, PALMS, MissingFaceModel, Models
 from extensions.face_consistency.face import Pixels
 from extensions.face_consistency.hands import anchors, can_find_hands, find_hands
 
@@ -95,6 +95,12 @@ def test_without_the_detector_the_sentence_says_where_to_get_it(tmp_path: Path) 
     with pytest.raises(MissingFaceModel, match=PALMS) as problem:
         find_hands(np.zeros((64, 64, 3), np.uint8), models=models)
     assert "Extensions page" in problem.value.hint
+
+
+def test_another_network_under_its_name_is_refused(tmp_path: Path, shipped: Path) -> None:
+    (tmp_path / PALMS).write_bytes((shipped / MESH).read_bytes())
+    with pytest.raises(MissingFaceModel, match="no palm detector"):
+        find_hands(np.zeros((64, 64, 3), np.uint8), models=Models(shipped, added=(tmp_path,)))
 
 
 def test_a_detector_that_the_user_added_is_seen(tmp_path: Path) -> None:
