@@ -149,19 +149,21 @@ def _serve(request: BaseHTTPRequestHandler, file: Served | None) -> None:
 
 
 def _send_file(request: BaseHTTPRequestHandler, file: Served, fault: str) -> None:
-    start = 0
+    start, end = 0, len(file.body)
     asked = request.headers.get("Range", "")
     still_same = request.headers.get("If-Range") in (None, file.etag)
     if asked and file.ranges and still_same and file.status == 200:
-        start = int(asked.removeprefix("bytes=").rstrip("-"))
+        first, _, last = asked.removeprefix("bytes=").partition("-")
+        start, end = int(first), min(int(last) + 1, end) if last else end
         if start >= len(file.body):
             _answer(request, Served(status=416, headers={"Content-Range": f"bytes */{len(file.body)}"}))
             return
-    body = file.body[start:]
-    request.send_response(206 if start else file.status)
+    body = file.body[start:end]
+    is_part = len(body) < len(file.body)
+    request.send_response(206 if is_part else file.status)
     shown = start + 1 if fault == "wrong range" else start
-    if start:
-        request.send_header("Content-Range", f"bytes {shown}-{len(file.body) - 1}/{len(file.body)}")
+    if is_part:
+        request.send_header("Content-Range", f"bytes {shown}-{end - 1}/{len(file.body)}")
     if file.etag:
         request.send_header("ETag", file.etag)
     for name, value in file.headers.items():

@@ -67,6 +67,10 @@ def get_model(
         getting.client.close()
 
 
+class _WrongArchive(WebUIError):
+    """It does not hold what the extension says."""
+
+
 class _Getting:
     def __init__(
         self,
@@ -94,7 +98,7 @@ class _Getting:
         url = self.client.url(model.url)
         if model.member:
             fetch(RemoteFile(url=url, path=url.path), self._part, self.client, self._watch(), token=TOKEN_HINT)
-            made = self._from_archive()
+            made = self._unpacked()
         elif whole:
             file = RemoteFile(url=url, path=model.file, size=model.size_bytes, sha256=model.sha256)
             made = fetch(file, self._part, self.client, self._watch(), token=TOKEN_HINT).part
@@ -102,8 +106,7 @@ class _Getting:
             made = self._range()
         self._require_right(made)
         is_new = place_file(made, self._target, model.sha256)
-        for left in self._part.parent.glob(f"{self._part.stem}.*"):
-            left.unlink(missing_ok=True)
+        self._throw_away()
         return self._saved(already_there=not is_new)
 
     def _saved(self, *, already_there: bool) -> ModelSaved:
@@ -118,6 +121,13 @@ class _Getting:
         )
         self._report(saved)
         return saved
+
+    def _unpacked(self) -> Path:
+        try:
+            return self._from_archive()
+        except _WrongArchive:
+            self._throw_away()  # lest the next call takes it for a good one
+            raise
 
     def _from_archive(self) -> Path:
         """The wanted bytes of the wanted member, in a file of their own."""
@@ -149,9 +159,9 @@ class _Getting:
                 with found:
                     yield found
         except KeyError as error:
-            raise WebUIError(f"There is no '{name}' in what {self._model.url} gives.") from error
+            raise _WrongArchive(f"There is no '{name}' in what {self._model.url} gives.") from error
         except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-            raise WebUIError(f"What {self._model.url} gives is no zip or tar archive, or is damaged.") from error
+            raise _WrongArchive(f"What {self._model.url} gives is no zip or tar archive, or is damaged.") from error
 
     def _range(self) -> Path:
         """Asks for the wanted bytes alone; a server that sends all of the file is not listened to any longer."""
@@ -181,13 +191,16 @@ class _Getting:
         if is_same(made, model.size_bytes, model.sha256):
             return
         size = made.stat().st_size
-        for left in self._part.parent.glob(f"{self._part.stem}.*"):
-            left.unlink(missing_ok=True)
+        self._throw_away()
         raise WebUIError(
             f"What came for {model.file} is not the file that the extension names: {size:,} bytes of "
             f"{model.size_bytes:,}, or another sha256.",
             hint="It was thrown away. The file may have changed there; look for a new version of the extension.",
         )
+
+    def _throw_away(self) -> None:
+        for left in self._part.parent.glob(f"{self._part.stem}.*"):
+            left.unlink(missing_ok=True)
 
     def _watch(self) -> Watch:
         return Watch(progress=self._meter.count, check=self._beat, pause=self._pause, arrived=lambda *_: True)
