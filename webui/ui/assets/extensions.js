@@ -77,7 +77,7 @@ const atelierExtensions = (() => {
     row.description = make("p");
     row.adds = make("p", { class: "at-ext-note" });
     row.problems = make("ul", { class: "at-ext-problems", "aria-label": "Problems" });
-    row.restart = make("p", { class: "at-ext-restart" }, "Start the program again: the page is built then.");
+    row.restart = make("p", { class: "at-ext-restart" }, "Start the program again: tabs and sections come and go then.");
     row.settings = make("details", { class: "at-ext-more" }, make("summary", {}, "Settings"));
     row.count = make("span");
     row.modelList = make("ul", { class: "at-ext-models" });
