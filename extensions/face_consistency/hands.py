@@ -21,6 +21,9 @@ ZOOM_OUT, CLOSER, CLOSEST = 2.0, 0.5, 0.25
 """Sides of the squares that are searched, in lengths of the picture's longer side, beside the whole of it."""
 CLOSEST_FROM_PX = 768
 """Smaller pictures show no hands that the smallest squares alone could find."""
+MARGIN = 4
+"""Pixels of the network's picture by which a whole palm keeps away from its sides."""
+ENDS = np.array([[0, 0], [PALM_SIDE - 1, PALM_SIDE - 1]], np.float64)
 WRIST, MIDDLE_KNUCKLE = 0, 2
 """Of the seven points of a palm."""
 HAND_IN_PALMS = 2.6
@@ -41,7 +44,7 @@ def find_hands(pixels: Pixels, *, models: Models, min_score: float = 0.75) -> li
     """
     pixels = np.ascontiguousarray(pixels)
     for places in searches(pixels):
-        found = [hand for center, side in places for hand in hands_in(pixels, center, side, models, min_score)]
+        found = [hand for place in places for hand in hands_in(pixels, place, models, min_score)]
         if found:
             return distinct(found)
     return []
@@ -77,22 +80,34 @@ def middles(length: int, side: float) -> NDArray[np.float64]:
     return np.linspace(side / 2, length - side / 2, count) if count > 1 else np.array([length / 2])
 
 
-def hands_in(
-    pixels: Pixels, center: tuple[float, float], side: float, models: Models, min_score: float
-) -> Iterator[Found]:
-    """Those whose palms the network sees in one square."""
+def hands_in(pixels: Pixels, place: Place, models: Models, min_score: float) -> Iterator[Found]:
+    """Those whose palms the network sees whole in one square."""
+    center, side = place
     matrix = square(center, side, 0, PALM_SIDE)
     kept, rows, scores = models.palms(cut(pixels, matrix, PALM_SIDE), min_score=min_score)
-    back = cv2.invertAffineTransform(matrix)
-    scale = side / PALM_SIDE
+    back, scale = cv2.invertAffineTransform(matrix), side / PALM_SIDE
     limits = np.array([pixels.shape[1], pixels.shape[0]] * 2, np.float64)
-    for row, index, score in zip(rows, kept, scores, strict=True):
+    for index, row, score in zip(kept, rows, scores, strict=True):
         anchor = anchors()[index] * PALM_SIDE
-        middle, palm = applied(back, row[None, :2] + anchor)[0], float(row[2:4].max()) * scale
+        middle, palm = row[:2] + anchor, float(row[2:4].max())
+        if is_cut_off(middle, palm, applied(back, ENDS), limits):
+            continue
         points = applied(back, row[4:].reshape(-1, 2) + anchor)
-        box = np.clip(hand_box(middle, palm, points), 0, limits)
+        box = np.clip(hand_box(applied(back, middle[None])[0], palm * scale, points), 0, limits)
         if box[2] - box[0] > 1 and box[3] - box[1] > 1:
             yield as_box(box), float(score)
+
+
+def is_cut_off(
+    middle: NDArray[np.float64], palm: float, ends: NDArray[np.float64], limits: NDArray[np.float64]
+) -> bool:
+    """Whether a palm reaches over a side of its square where the picture goes on: a neighbour shows it whole.
+
+    `ends` are the square's first and last corner in the picture, whose size is in `limits`.
+    """
+    before = (ends[0] > 0) & (middle - palm / 2 < MARGIN)
+    behind = (ends[1] < limits[:2]) & (middle + palm / 2 > PALM_SIDE - MARGIN)
+    return bool(before.any() or behind.any())
 
 
 def hand_box(middle: NDArray[np.float64], palm: float, points: NDArray[np.float64]) -> NDArray[np.float64]:

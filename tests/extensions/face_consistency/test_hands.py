@@ -41,7 +41,7 @@ def red_dots(tmp_path_factory: pytest.TempPathFactory) -> Models:
     return RedDots(tmp_path_factory.mktemp("models"))
 
 
-@settings(max_examples=30)
+@settings(max_examples=25)
 @given(
     size=st.tuples(st.integers(200, 900), st.integers(200, 900)),
     place=st.tuples(st.floats(0.25, 0.75), st.floats(0.35, 0.7)),
@@ -62,7 +62,7 @@ def test_a_hand_is_found_above_its_palm_in_a_picture_of_any_size(
     expected = (middle[0], middle[1] - palm / 2)
     wide = min(middle[0] + 1.3 * palm, width) - max(middle[0] - 1.3 * palm, 0)
     assert score == pytest.approx(0.9)
-    assert abs(box[2] - box[0] - wide) < 0.2 * palm
+    assert abs(box[2] - box[0] - wide) < 0.2 * palm + 4
     assert abs((box[0] + box[2]) / 2 - expected[0]) < 0.7 * palm
     assert box[1] < middle[1] - palm / 2 < middle[1] < box[3]
     assert 0 <= box[0] < box[2] <= width
