@@ -112,6 +112,15 @@ def test_only_the_latest_proposal_waits(installer: Installer, offers: Path, data
     assert left_over(data_dir) == ["glow"]
 
 
+def test_what_a_program_left_that_died_goes_after_a_day(installer: Installer, offers: Path, data_dir: Path) -> None:
+    rooms = [data_dir / "extensions" / ".incoming" / name for name in ("old", "fresh")]
+    for room in rooms:
+        (room / "files").mkdir(parents=True)
+    os.utime(rooms[0], (0, 0))
+    installer.from_folder(str(write_extension(offers)))
+    assert [room.exists() for room in rooms] == [False, True]
+
+
 def test_a_zip_as_hosting_sites_make_them_is_installed(
     installer: Installer, host: PluginHost, offers: Path, data_dir: Path
 ) -> None:

@@ -9,6 +9,7 @@ import logging
 import re
 import secrets
 import threading
+import time
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -28,6 +29,8 @@ from webui.settings import Settings
 
 QUARANTINE = ".incoming"
 """Below the user's extensions, so that installing is one move; names with a dot are no extensions."""
+KEEP_S = 24 * 3600.0
+"""So long a proposal may wait for its answer, should the program end meanwhile."""
 PROBLEM = "problem"
 """Key in an extension's kept source: why installing it did not end well."""
 LICENCE_FILES = ("licence*", "license*", "copying*")
@@ -211,7 +214,7 @@ class Installer:
         with self._alone():
             if self._proposal is not None:
                 self._forget(self._proposal)
-            self._clear(self._quarantine)
+            self._clear_old()
             room = self._new_room()
             try:
                 with _disk(room):
@@ -318,6 +321,13 @@ class Installer:
                 self._quarantine.rmdir()
         except OSError:
             LOG.warning("%s cannot be removed.", folder, exc_info=True)
+
+    def _clear_old(self) -> None:
+        """What a program left that ended in the middle. Fresh ones may be another process's."""
+        oldest = time.time() - KEEP_S
+        for room in self._quarantine.iterdir() if self._quarantine.is_dir() else ():
+            if room.stat().st_mtime < oldest:
+                self._clear(room)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

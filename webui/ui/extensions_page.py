@@ -62,7 +62,7 @@ class Listing:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._hooks: dict[tuple[str, str], tuple[str, ...]] = {}
+        self._read: dict[str, tuple[Any, tuple[str, ...]]] = {}
 
     def of(self, owner: str, *, with_paths: bool) -> list[dict[str, Any]]:
         """JSON of all extensions; the program's own first. `with_paths`: also where on this machine they are."""
@@ -99,17 +99,22 @@ class Listing:
         manifest = extension.manifest
         if manifest is None:
             return []
-        key = (extension.id, manifest.version)
-        if key not in self._hooks:
-            self._hooks[key] = hooks_of(extension.folder)
         loaded = self._services.host.loaded(extension.id)
+        hooks = self._hooks_of(extension, (loaded, manifest.version))
         steps = [] if loaded is None else [step.title for step in loaded.postprocessors]
-        words = what_hooks_do(self._hooks[key], extension.id)
+        words = what_hooks_do(hooks, extension.id)
         if steps:
             words[0:0] = [f"works on finished pictures: {', '.join(steps)}"]
             words = [word for word in words if word != HOOK_WORDS["postprocessors"]]
         commands = ", ".join(manifest.commands)
         return [f"{word}: {commands}" if commands and word == HOOK_WORDS["commands"] else word for word in words]
+
+    def _hooks_of(self, extension: Extension, state: Any) -> tuple[str, ...]:
+        """Read again when `state` is another one: the extension was loaded anew or is another version."""
+        known = self._read.get(extension.id)
+        if known is None or known[0] != state:
+            known = self._read[extension.id] = (state, hooks_of(extension.folder))
+        return known[1]
 
     def _model(self, extension: Extension, model: ModelFile, jobs: Sequence[JobRecord]) -> dict[str, Any]:
         job = next((job for job in jobs if job.payload["model"]["file"] == model.file), None)
@@ -225,7 +230,7 @@ class Installation:
             self._number += 1
             self._title, self._lines, self._ended = f"{proposal.manifest.title} {proposal.manifest.version}", [], False
             self._error = self._done = ""
-        threading.Thread(target=self._run, args=(token,), name="extension installation").start()
+        threading.Thread(target=self._run, args=(token,), name="extension installation", daemon=True).start()
 
     def state(self) -> dict[str, Any] | None:
         """What runs, or ran last; None if nothing did."""
