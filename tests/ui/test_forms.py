@@ -113,6 +113,11 @@ def test_there_is_a_control_for_each_field_but_hidden_ones(controls: dict[str, A
     assert {field.kind for field in FIELDS.values()} == set(forms.KINDS)
 
 
+def test_what_the_page_is_told_of_a_control_is_plain_json(controls: dict[str, Any]) -> None:
+    for control in controls.values():
+        json.dumps(control.get_config())
+
+
 def test_title_and_description_are_shown_and_names_read_like_words(controls: dict[str, Any]) -> None:
     assert (controls["shape_keep"].label, controls["shape_keep"].info) == (
         "Keep the shape",

@@ -38,6 +38,8 @@ class PictureInput(gr.HTML, metaclass=WithoutStub):  # type: ignore[misc]
         multiple: bool = False,
         **options: Any,
     ) -> None:
+        # Gradio would take a parameter that is no attribute for an event, and copy it with each page.
+        self.info, self.multiple = info, multiple
         words = json.dumps({"label": label, "info": info, "multiple": multiple})
         super().__init__(
             value,

@@ -116,7 +116,12 @@ const atelier = (() => {
     watch("value", () => {
       const value = props.value || {};
       markProblem(task, value.problem);
-      if (value.job) { panel.picked = ""; panel.kept = value.job; poll(); }
+      if (value.job) {
+        panel.picked = "";
+        panel.kept = value.job;
+        if (visible(panel.box) && matchMedia("(max-width: 900px)").matches) panel.box.scrollIntoView({ block: "nearest", behavior: "smooth" });
+        poll();
+      }
     });
     poll();
   }
