@@ -120,3 +120,23 @@ def test_what_is_missing_is_said_at_once(user: User) -> None:
     user.press("generate")
     expect(user.toast).to_contain_text("no picture to take the face from")
     user.expect_state("empty")
+
+
+def test_a_face_is_saved_and_deleted_in_its_tab(user: User, server: Server, photo: Path) -> None:
+    page = user.page
+    page.get_by_role("tab", name="Faces", exact=True).click()
+    page.locator("#faces_photos input[type=file]").set_input_files(photo)
+    expect(page.locator("#faces_photos")).to_contain_text("astronaut")
+    page.locator("#faces_name textarea, #faces_name input").fill("Ada")
+    page.get_by_role("button", name="Save face").click()
+    expect(user.toast).to_contain_text("only if you agree")
+    page.locator("#faces_consent").get_by_role("checkbox").check()
+    page.get_by_role("button", name="Save face").click()
+    table = page.locator("#faces_table")
+    expect(table).to_contain_text("Ada")
+    faces = server.services.settings.data_dir / "extension-data" / "face_consistency" / "faces"
+    assert [path.name for path in faces.iterdir()] == ["Ada.safetensors"]
+    page.locator("#faces_chosen textarea, #faces_chosen input").fill("Ada")
+    page.get_by_role("button", name="Delete face").click()
+    expect(table).not_to_contain_text("Ada")
+    assert not list(faces.iterdir())
