@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from tests.extension_files import load_host, write_extension
+from tests.extension_files import settings_for, write_extension
 from tests.ui.studio import Server, User, serve
 from webui.app import build_runners
 from webui.images.geometry import resize
+from webui.plugins.host import PluginHost
 from webui.settings import CHECKOUT
 
 STEPS = 4
@@ -34,7 +35,7 @@ class Params(BaseModel):
     model_config = ConfigDict(frozen=True)
     amount: int = Field(default=50, ge=0, le=100, title="Amount")
     photo: Picture = Field(default="", title="Photo")
-    agreed: bool = Field(default=False, title="I agree", json_schema_extra={"personal": True})
+    agreed: bool = Field(default=False, title="Go ahead", json_schema_extra={"personal": True})
     frame: Frame = Field(default=Frame(), title="Frame")
 
 
@@ -67,7 +68,8 @@ def postprocessors():
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     data_dir = tmp_path_factory.mktemp("studio")
     write_extension(data_dir / "extensions", "tint", "from PIL import Image\n" + TINT)
-    host = load_host(data_dir)
+    host = PluginHost(settings_for(data_dir), folders=[CHECKOUT / "extensions", data_dir / "extensions"])
+    host.load()
     with serve(data_dir, build_runners, host=host) as running:
         yield running
     host.close()
@@ -84,13 +86,14 @@ def user(warm_page: Page, server: Server) -> User:
 def made_by(user: User) -> NDArray[np.uint8]:
     """Generates with few steps; the pixels of the picture."""
     user.set_number("steps", STEPS)
-    return pixels_of(user, user.generate())
+    job = user.generate()
+    expect(user.results).to_have_attribute("data-state", "finished", timeout=GENERATION_TIMEOUT_MS)
+    expect(user.results).to_have_attribute("data-job", job)
+    return pixels_of(user, job)
 
 
 def pixels_of(user: User, job: str) -> NDArray[np.uint8]:
-    """The first picture of a job, when it is there."""
-    expect(user.results).to_have_attribute("data-state", "finished", timeout=GENERATION_TIMEOUT_MS)
-    expect(user.results).to_have_attribute("data-job", job)
+    """The first picture of a job that has ended."""
     answer = user.page.request.get(f"{user.url}/pictures/{job}/0")
     return np.asarray(Image.open(io.BytesIO(answer.body())).convert("RGB"))
 
@@ -152,7 +155,7 @@ def test_the_same_seed_gives_the_same_picture_after_a_reload(user: User) -> None
 
 def switch_tint_on(user: User, amount: int) -> None:
     user.page.get_by_role("checkbox", name="Tint").check()
-    user.page.get_by_role("checkbox", name="I agree").check()
+    user.page.get_by_role("checkbox", name="Go ahead").check()
     user.set_number("tint-amount", amount)
 
 
@@ -179,7 +182,21 @@ def test_a_postprocessor_works_on_every_picture_and_says_so(user: User, server: 
     expect(user.page.get_by_role("checkbox", name="Tint")).to_be_checked()
     img2img.at("tint-settings").get_by_role("button", name="Settings").click()
     expect(img2img.number("tint-amount")).to_have_value("100")
-    expect(user.page.get_by_role("checkbox", name="I agree")).not_to_be_checked()
+    expect(user.page.get_by_role("checkbox", name="Go ahead")).not_to_be_checked()
+
+
+def test_the_face_of_the_photo_comes_back_into_the_picture(user: User) -> None:
+    img2img = user.tab("img2img")
+    user.page.get_by_role("checkbox", name="Face consistency").check()
+    user.page.get_by_role("checkbox", name="I agree").check()
+    img2img.set_number("seed", 3)
+    img2img.set_number("strength", 0.75)
+    made_by(img2img)
+    badge = img2img.results.locator(".at-stage .at-badge").inner_text()
+    before, after = map(float, re.findall(r"\d\.\d\d", badge))
+    assert before + 0.1 < after
+    img2img.results.locator(".at-parameters summary").click()
+    expect(img2img.results.locator(".at-parameters pre")).to_contain_text("Face consistency: on")
 
 
 def test_what_a_postprocessor_refuses_is_shown_at_its_control(user: User) -> None:
@@ -187,7 +204,7 @@ def test_what_a_postprocessor_refuses_is_shown_at_its_control(user: User) -> Non
     user.press("generate")
     expect(user.toast).to_contain_text("Tint: It needs your word.")
     expect(user.at("tint-agreed")).to_have_class(re.compile("at-problem"))
-    user.page.get_by_role("checkbox", name="I agree").check()
+    user.page.get_by_role("checkbox", name="Go ahead").check()
     user.page.get_by_role("button", name="Frame").click()
     user.set_number("tint-frame-width", 13)
     user.page.get_by_role("button", name="Frame").click()
@@ -209,11 +226,15 @@ def test_finished_pictures_go_through_extras_one_job_each(user: User, tmp_path: 
     extras.page.get_by_role("button", name="Remove two.png").click()
     extras.at("picture").locator("input[type=file]").set_input_files(tmp_path / "two.png")
     extras.at("tint-photo").locator("input[type=file]").set_input_files(tmp_path / "photo.png")
-    extras.page.get_by_role("checkbox", name="I agree").check()
-    pixels = pixels_of(extras, extras.generate())
-    assert pixels.shape == (24, 40, 3)
-    assert abs(pixels.astype(int) - (0, 0, 127)).max() <= 1
-    expect(extras.results.locator(".at-recent button")).to_have_count(1)
+    extras.page.get_by_role("checkbox", name="Tint").check()
+    extras.page.get_by_role("checkbox", name="Go ahead").check()
+    extras.generate()
+    earlier = extras.results.locator(".at-recent button")
+    expect(earlier).to_have_count(1, timeout=GENERATION_TIMEOUT_MS)
+    expect(extras.jobs).to_have_count(0)
+    jobs = [extras.results.get_attribute("data-job"), earlier.get_attribute("data-job")]
+    made = sorted(tuple(pixels_of(extras, job or "").mean(axis=(0, 1)).round()) for job in jobs)
+    assert np.allclose(made, [(0, 0, 127.5), (68, 68, 195.5)], atol=1)
     extras.tool("compare").click()
     expect(extras.results.locator(".at-before")).to_have_js_property("naturalWidth", 40)
     extras.tool("send_img2img").click()

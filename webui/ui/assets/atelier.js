@@ -351,7 +351,7 @@ const atelier = (() => {
     if (control) whenThere(() => byId(`${task}_${control.replaceAll(".", "-")}`) || byId(control), showProblem);
   }
   /* What lies in an accordion is not there before it is open. */
-  function whenThere(find, act, tries = 20) {
+  function whenThere(find, act, tries = 100) {
     const node = find();
     if (visible(node)) act(node);
     else if (tries) setTimeout(whenThere, 50, find, act, tries - 1);
