@@ -84,11 +84,21 @@ class ClipEncoder:
 
         Raises InvalidRequest if the model has fewer layers.
         """
-        device = next(self.model.parameters()).device
+        encoded = self.encode_all([chunk], layer, final_norm=final_norm)
+        if neutral(chunk):
+            return encoded
         padding = CHUNK_TOKENS - len(chunk.token_ids)
-        ids = [self.tokenizer.start_id, *chunk.token_ids, self.tokenizer.end_id, *[self._pad_id] * padding]
-        with self._embedding(chunk):
-            output = self.model(input_ids=torch.tensor([ids], device=device), output_hidden_states=True)
+        weights = torch.tensor([1.0, *chunk.weights, 1.0, *[1.0] * padding], dtype=torch.float32)
+        return EncodedPrompt(context=emphasise(encoded.context, weights.to(self.device)), pooled=encoded.pooled)
+
+    def encode_all(self, chunks: Sequence[Chunk], layer: int, *, final_norm: bool) -> EncodedPrompt:
+        """(len(chunks), 77, width) and as many rows of the projection, without emphasis; gradients go through.
+
+        Raises InvalidRequest if the model has fewer layers.
+        """
+        ids = [self._token_ids(chunk) for chunk in chunks]
+        with self._embedding(chunks):
+            output = self.model(input_ids=torch.tensor(ids, device=self.device), output_hidden_states=True)
         num_layers = len(output.hidden_states) - 1
         if -layer > num_layers:
             raise InvalidRequest(
@@ -99,10 +109,15 @@ class ClipEncoder:
         encoded: Tensor = output.hidden_states[layer]
         if final_norm:
             encoded = self._text_model.get_submodule("final_layer_norm")(encoded)
-        if not neutral(chunk):
-            weights = torch.tensor([1.0, *chunk.weights, 1.0, *[1.0] * padding], dtype=torch.float32)
-            encoded = emphasise(encoded, weights.to(encoded.device))
         return EncodedPrompt(context=encoded, pooled=getattr(output, "text_embeds", None))
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def _token_ids(self, chunk: Chunk) -> list[int]:
+        padding = [self._pad_id] * (CHUNK_TOKENS - len(chunk.token_ids))
+        return [self.tokenizer.start_id, *chunk.token_ids, self.tokenizer.end_id, *padding]
 
     @property
     def _text_model(self) -> nn.Module:
@@ -110,14 +125,15 @@ class ClipEncoder:
         return self.model.get_submodule("text_model") if hasattr(self.model, "text_model") else self.model
 
     @contextmanager
-    def _embedding(self, chunk: Chunk) -> Iterator[None]:
+    def _embedding(self, chunks: Sequence[Chunk]) -> Iterator[None]:
         embed = self.embed
         if embed is None:
             yield
             return
 
         def replaced(module: nn.Module, inputs: Any, embedded: Tensor) -> Tensor:
-            return embed(chunk, embedded)
+            rows = [embed(chunk, row) for chunk, row in zip(chunks, embedded.split(1), strict=True)]
+            return rows[0] if len(rows) == 1 else torch.cat(rows)
 
         handle = self._text_model.get_submodule("embeddings.token_embedding").register_forward_hook(replaced)
         try:
@@ -170,6 +186,26 @@ class TextEncoder:
             return encoded
         pooled = None if encoded.pooled is None else torch.zeros_like(encoded.pooled)
         return EncodedPrompt(context=torch.zeros_like(encoded.context), pooled=pooled)
+
+    def encode_batch(self, prompts: Sequence[ParsedPrompt], *, clip_skip: int) -> EncodedPrompt:
+        """One row per prompt, without emphasis and uncached; gradients go through, to train with.
+
+        Shorter prompts are filled up with empty chunks.
+        """
+        chunks = [chunk_prompt(prompt, self.encoders[0].tokenizer, self.embeddings) for prompt in prompts]
+        longest = max(map(len, chunks))
+        rows = [chunk for own in chunks for chunk in (*own, *[Chunk((), ())] * (longest - len(own)))]
+        layer, final_norm = self._rules.layer(clip_skip), self._rules.final_norm
+        parts = [encoder.encode_all(rows, layer, final_norm=final_norm) for encoder in self.encoders]
+        context = torch.cat([part.context for part in parts], dim=-1)
+        pooled = [part.pooled[::longest] for part in parts if part.pooled is not None]
+        return EncodedPrompt(
+            context=context.reshape(len(prompts), -1, context.shape[-1]), pooled=pooled[-1] if pooled else None
+        )
+
+    def forget(self) -> None:
+        """Drops what is cached, after weights were changed by other means than adapters."""
+        self._cache.clear()
 
     def _encode(self, key: _CacheKey) -> EncodedPrompt:
         final_norm = self._rules.final_norm
