@@ -132,7 +132,7 @@ class ClipEncoder:
             return
 
         def replaced(module: nn.Module, inputs: Any, embedded: Tensor) -> Tensor:
-            rows = [embed(chunk, row) for chunk, row in zip(chunks, embedded.split(1), strict=True)]
+            rows = [embed(chunk, row) for chunk, row in zip(chunks, torch.split(embedded, 1), strict=True)]
             return rows[0] if len(rows) == 1 else torch.cat(rows)
 
         handle = self._text_model.get_submodule("embeddings.token_embedding").register_forward_hook(replaced)
