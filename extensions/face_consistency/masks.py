@@ -20,12 +20,16 @@ EDGE = 0.005
 """Of the face's width that stays untouched inside an area's edge: the mesh is not more exact than that."""
 BROW_MARGIN = 0.12
 """Of the face's height that "brows" reaches above them; the feather takes most of it."""
+BROW_LINE = 0.04
+"""Of the face's height above the brows, from where hair is no brow."""
 FEATURE_MARGIN = 0.10
 """Of the face's width that "features" reaches around them."""
 CORNER = 0.2
 """Of the face's width: radius of an area's corners."""
 HAIR_DISTANCE = 16.0
 """CIELAB distance to the cheeks' median, lightness counted half, from which a forehead's pixel is not skin."""
+SURE_HAIR_DISTANCE = 22.0
+"""The same for a single pixel that the mask leaves out."""
 HAIR_SHARE = 0.2
 """Of the forehead's pixels that may be hair (or a hat, or a shadow) before it counts as covered."""
 HAIR_TEST_PX = 64
@@ -52,7 +56,7 @@ def area_mask(points: Points, area: Area, size: tuple[int, int]) -> NDArray[np.u
     """1 inside the area, 0 outside; `points` in pixels of a picture of `size` (width, height)."""
     mask = _filled([points[list(topology.OVAL), :2]], size)
     if area == "brows":
-        mask &= _filled([_below_brows(points)], size)
+        mask &= _filled([_below_brows(points, BROW_MARGIN)], size)
     elif area == "features":
         parts = (*topology.BROW_TOPS, *topology.RIGHT_EYE, *topology.LEFT_EYE, *topology.NOSE, *topology.LIPS)
         hull = cv2.convexHull(points[list(parts), :2].astype(np.float32))[:, 0]
@@ -61,6 +65,26 @@ def area_mask(points: Points, area: Area, size: tuple[int, int]) -> NDArray[np.u
         kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
         mask &= cv2.dilate(grown, kernel)
     return mask
+
+
+def hair_above_brows(picture: Pixels, points: Points) -> NDArray[np.uint8]:
+    """1 where the forehead, from the brows upwards, has not the cheeks' colour; `points` in pixels of `picture`."""
+    size = picture.shape[1], picture.shape[0]
+    forehead = area_mask(points, "oval", size) & ~_filled([_below_brows(points, BROW_LINE)], size)
+    away = _away_from_cheeks(picture, points, size)
+    if away is None:
+        return np.zeros_like(forehead)
+    return ((away > SURE_HAIR_DISTANCE) & (forehead > 0)).astype(np.uint8)
+
+
+def _away_from_cheeks(picture: Pixels, points: Points, size: tuple[int, int]) -> NDArray[np.float32] | None:
+    """Distance of each pixel's colour to the cheeks' median, lightness counted half; None if they cannot be seen."""
+    cheeks = _filled([points[list(part), :2] for part in (topology.RIGHT_CHEEK, topology.LEFT_CHEEK)], size)
+    if cheeks.sum() < 20:
+        return None
+    lab = cv2.cvtColor(picture.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
+    away = (lab - np.median(lab[cheeks > 0], axis=0)) * np.array((0.5, 1, 1), np.float32)
+    return np.asarray(np.linalg.norm(away, axis=2), np.float32)
 
 
 def rounded(mask: NDArray[np.uint8], radius_px: float) -> NDArray[np.uint8]:
@@ -90,17 +114,14 @@ def hair_share(pixels: Pixels, face: Face) -> float:
     size = crop.shape[1], crop.shape[0]
     forehead = area_mask(points, "oval", size) & ~area_mask(points, "brows", size)
     forehead &= feathered(area_mask(points, "oval", size), edge_px=0.03 * HAIR_TEST_PX, feather_px=1) > 0
-    cheeks = _filled([points[list(part), :2] for part in (topology.RIGHT_CHEEK, topology.LEFT_CHEEK)], size)
-    if forehead.sum() < 20 or cheeks.sum() < 20:
-        return 0.0
-    lab = cv2.cvtColor(crop.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
-    away = (lab - np.median(lab[cheeks > 0], axis=0)) * (0.5, 1, 1)
-    return float((np.linalg.norm(away, axis=2) > HAIR_DISTANCE)[forehead > 0].mean())
+    away = _away_from_cheeks(crop, points, size)
+    return float((away > HAIR_DISTANCE)[forehead > 0].mean()) if away is not None and forehead.sum() >= 20 else 0.0
 
 
-def _below_brows(points: Points) -> Points:
+def _below_brows(points: Points, margin: float) -> Points:
+    """Outline of the face from `margin`, of its height, above the brows down."""
     up = points[topology.FOREHEAD_TOP] - points[topology.CHIN]
-    tops = points[list(topology.BROW_TOPS)] + BROW_MARGIN * up
+    tops = points[list(topology.BROW_TOPS)] + margin * up
     return np.concatenate([points[list(topology.OVAL_BELOW_BROWS)], tops])[:, :2]
 
 

@@ -15,7 +15,7 @@ from . import topology
 from .blend import Blend, mix
 from .color import match_colors
 from .face import Face, Pixels, Points
-from .masks import CORNER, EDGE, Area, Mask, area_mask, choose_area, feathered, rounded, width_of
+from .masks import CORNER, EDGE, Area, Mask, area_mask, choose_area, feathered, hair_above_brows, rounded, width_of
 
 RAMP = 0.18
 """Of the face's width: how far inside the outline the original proportions hold in full."""
@@ -23,12 +23,17 @@ RING = 1.35
 """The outline, that much larger, is warped too, so that blur and pyramids find no edge beside the mask."""
 WINDOW_MARGIN_PX = 16
 """Around the mask, for the wide bands of the blend."""
+BEYOND_PX = 64
+"""Places further outside the source are moved there: nobody sees them, and their border is the same."""
 GRID_FACE_PX = 224
 """Face width at which the map is computed; larger faces interpolate it."""
 SHARPER = 1.3
 """Source pixels per target pixel from which the source is shrunk before it is sampled."""
-MAX_SHRINK = 6.0
-"""A triangle whose source is that many times smaller than its neighbours' lies on the side that the source hides."""
+SOURCE_EDGE = 0.02
+"""Of the source's face width that is not used inside its outline where the target shows more of the head: there the
+mesh ends on the background as soon as on the cheek."""
+MAX_SHRINK = 4.0
+"""What is that many times smaller in the source, against the rest of the face, lies on the side that it hides."""
 
 Shares = NDArray[np.floating]
 """One value per point."""
@@ -61,7 +66,7 @@ class Opening:
 
 
 OPENINGS = (
-    Opening(lids=(13, 14), corners=(61, 291), alike=0.05, unlike=0.15, reach=0.22),
+    Opening(lids=(13, 14), corners=(61, 291), alike=0.03, unlike=0.1, reach=0.22),
     Opening(lids=(159, 145), corners=(33, 133), alike=0.08, unlike=0.2, reach=0.11),
     Opening(lids=(386, 374), corners=(263, 362), alike=0.08, unlike=0.2, reach=0.11),
 )
@@ -79,6 +84,17 @@ class _Grid:
         """From the target's pixels to the grid's."""
         placed: Points = ((points - self.origin) * self.scale).astype(np.float32)
         return placed
+
+    def place_in_space(self, points: Points) -> Points:
+        """The same with the depth in the grid's pixels, too."""
+        return np.concatenate([self.place(points[:, :2]), points[:, 2:] * np.float32(self.scale)], axis=1)
+
+    def cover(self, picture: Pixels) -> Pixels:
+        """The target as the grid's points see it; its border goes on outside."""
+        back = np.array([[1 / self.scale, 0, self.origin[0]], [0, 1 / self.scale, self.origin[1]]], np.float64)
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        seen: Pixels = cv2.warpAffine(picture, back, self.size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+        return seen
 
     def spread(self, values: NDArray[np.float32], window: "_Window") -> NDArray[np.float32]:
         """Values at the grid's points, interpolated for every pixel of the window."""
@@ -133,12 +149,18 @@ def warp_face(
     points = destination(source_face.points, target_face.points, shape_keep)
     where, usable = _inverse_map(points, source_face.points, grid, source)
     chosen = choose_area(source, source_face, target, target_face) if area == "auto" else area
+    scale = _scale(source_face.points, target_face.points)
+    on_grid = grid.place_in_space(target_face.points)
+    fringes = [
+        hair_above_brows(seen, on_grid) for seen in (_sample(source, where, scale / grid.scale), grid.cover(target))
+    ]
+    usable &= 1 - cv2.medianBlur(fringes[0] ^ fringes[1], 9)
     alpha = _alpha(target_face.points, chosen, grid, usable, feather) * np.float32(min(strength, 1.0))
     window = _window(grid, alpha, target)
     if window is None:
         return untouched
     piece = target[window.slices]
-    warped = _sample(source, grid.spread(where, window), _scale(source_face.points, target_face.points))
+    warped = _sample(source, grid.spread(where, window), scale)
     if color > 0:
         corner = np.array([window.left, window.top, 0], np.float32)
         warped = match_colors(warped, piece, target_face.points - corner, width_of(target_face.points), color)
@@ -246,33 +268,63 @@ def _inverse_map(
     there = np.concatenate([points, _ring(points)])
     here = np.concatenate([source, _ring(source)])[:, :2]
     flat = grid.place(there[:, :2])
-    maps, shrink = _affine_maps(flat[triangles], here[triangles])
+    maps, shrink = _affine_maps(flat[triangles], here[triangles]), _shrinkage(flat, here, triangles)
     owner = _owners(flat, there[:, 2], triangles, grid.size)
     columns, rows = np.meshgrid(*(np.arange(n, dtype=np.float32) for n in grid.size))
     parts = maps[np.maximum(owner, 0)]
     where = parts[..., 0] * columns[..., None] + parts[..., 1] * rows[..., None] + parts[..., 2]
     height, width = picture.shape[:2]
     inside = (where >= -0.5).all(axis=2) & (where[..., 0] <= width - 0.5) & (where[..., 1] <= height - 0.5)
-    seen = _closed((owner >= 0) & (shrink[np.maximum(owner, 0)] < MAX_SHRINK), grid)
-    return where.astype(np.float32), (seen & inside).astype(np.uint8)
+    smaller = shrink[np.maximum(owner, 0)]
+    edge = np.clip(smaller - 1, 0, 1) * SOURCE_EDGE * width_of(source)
+    inside &= _depth_inside(source, where.astype(np.float32)) >= edge
+    seen = _closed((owner >= 0) & (smaller < MAX_SHRINK), grid)
+    near = np.clip(where, -BEYOND_PX, np.array([width, height], np.float32) + BEYOND_PX)
+    return near.astype(np.float32), (seen & inside).astype(np.uint8)
 
 
-def _affine_maps(there: Points, here: Points) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Per triangle the (2, 3) map from the grid to the source, and how much smaller than usual it is in the source.
+def _depth_inside(points: Points, places: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How far inside the outline of a face the places of its picture lie, in pixels of it; 0 outside."""
+    outline = points[list(topology.OVAL), :2]
+    low, high = outline.min(axis=0) - 2, outline.max(axis=0) + 2
+    scale = min(1.0, GRID_FACE_PX / max(width_of(points), 1.0))
+    columns, rows = (np.ceil((high - low) * scale).astype(int) + 1).tolist()
+    drawn = np.zeros((rows, columns), np.uint8)
+    cv2.fillPoly(drawn, [np.round((outline - low) * scale * 16).astype(np.int32)], 1, shift=4)
+    depth = cv2.distanceTransform(drawn, cv2.DIST_L2, 5) / scale
+    found: NDArray[np.float32] = cv2.remap(depth, (places - low) * np.float32(scale), None, cv2.INTER_LINEAR)
+    return found
 
-    A triangle that the source shows from behind counts as infinitely small.
-    """
-    base = np.stack([there[:, 1] - there[:, 0], there[:, 2] - there[:, 0]], axis=2).astype(np.float64)
-    goal = np.stack([here[:, 1] - here[:, 0], here[:, 2] - here[:, 0]], axis=2).astype(np.float64)
-    area, area_here = np.linalg.det(base), np.linalg.det(goal)
-    flat = np.abs(area) < 1e-6
+
+def _affine_maps(there: Points, here: Points) -> NDArray[np.float32]:
+    """Per triangle the (2, 3) map from the grid to the source."""
+    base, goal = (
+        np.stack([corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]], axis=2).astype(np.float64)
+        for corners in (there, here)
+    )
+    flat = np.abs(np.linalg.det(base)) < 1e-6
     base[flat] = np.eye(2)
     linear = goal @ np.linalg.inv(base)
     linear[flat] = 0
     offset = here[:, 0] - np.einsum("nij,nj->ni", linear, there[:, 0].astype(np.float64))
-    usual = area_here.sum() / max(area.sum(), 1e-6)
-    shrink = np.where(area_here > 0, usual * np.abs(area) / np.maximum(area_here, 1e-9), np.inf)
-    return np.concatenate([linear, offset[..., None]], axis=2).astype(np.float32), shrink.astype(np.float32)
+    return np.concatenate([linear, offset[..., None]], axis=2).astype(np.float32)
+
+
+def _shrinkage(there: Points, here: Points, triangles: topology.Triangles) -> NDArray[np.float32]:
+    """Per triangle how much smaller its surroundings are in the source than the whole face is.
+
+    Its surroundings, because single triangles at the lips and lids fold, which hides nothing.
+    """
+    sums = []
+    for flat in (there, here):
+        corners = flat[triangles].astype(np.float64)
+        one, two = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+        area = np.maximum(one[:, 0] * two[:, 1] - one[:, 1] * two[:, 0], 0)
+        for _ in range(2):
+            around = np.bincount(triangles.ravel(), np.repeat(area, 3), minlength=len(flat))
+            area = around[triangles].mean(axis=1)
+        sums.append(area / max(area.sum(), 1e-9))
+    return np.asarray(sums[0] / np.maximum(sums[1], 1e-9), np.float32)
 
 
 def _owners(
@@ -300,7 +352,7 @@ def _closed(seen: NDArray[np.bool_], grid: _Grid) -> NDArray[np.bool_]:
 
 def _alpha(points: Points, area: Area, grid: _Grid, usable: NDArray[np.uint8], feather: float) -> Mask:
     width = width_of(points) * grid.scale
-    shape = area_mask(np.concatenate([grid.place(points[:, :2]), points[:, 2:] * grid.scale], axis=1), area, grid.size)
+    shape = area_mask(grid.place_in_space(points), area, grid.size)
     return feathered(rounded(shape & usable, CORNER * width), edge_px=EDGE * width, feather_px=2 * feather * width)
 
 
@@ -316,5 +368,5 @@ def _sample(source: Pixels, where: NDArray[np.float32], scale: float) -> Pixels:
         ratio = np.array([size[0] / crop.shape[1], size[1] / crop.shape[0]], np.float32)
         crop = cv2.resize(crop, size, interpolation=cv2.INTER_AREA)
         places = (places + np.float32(0.5)) * ratio - np.float32(0.5)
-    warped: Pixels = cv2.remap(crop, places, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
+    warped: Pixels = cv2.remap(crop, places, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
     return warped

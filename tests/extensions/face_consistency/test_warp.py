@@ -207,6 +207,37 @@ def test_lips_that_are_open_alike_follow_the_generated_ones(face):
     assert np.allclose(destination(one, other, 0.0), other, atol=1e-3)
 
 
+def test_the_cheek_that_the_source_hides_stays_the_generated_one(face):
+    """The source looks to one side, and beside its far cheek lies a red wall."""
+    from scipy.spatial.transform import Rotation
+
+    middle = face.points.mean(axis=0)
+    turned = Rotation.from_euler("y", 25, degrees=True).apply(face.points - middle) + np.array([150, 150, 0])
+    here = replace(face, points=turned.astype(np.float32))
+    outline = np.zeros((300, 300), np.uint8)
+    cv2.fillPoly(outline, [np.int32(here.points[OUTLINE, :2])], 1)
+    source = np.full((300, 300, 3), (200, 150, 120), np.uint8)
+    source[outline == 0] = (255, 0, 0)
+    target = np.full((300, 300, 3), (200, 150, 120), np.uint8)
+    there = moved(face, scale=2, to=(150, 150))
+    warped = warp_face(source, here, target, there, color=0, area="oval")
+    sides = [warped.mask[:, int(there.points[index, 0])].sum() for index in (topology.RIGHT_CHEEK[0], 346)]
+    assert min(sides) < 0.9 * max(sides)
+    assert np.abs(warped.pixels.astype(int) - target).max() < 25
+
+
+@pytest.mark.parametrize("fringe_in", ["source", "target"])
+def test_a_fringe_in_one_of_the_two_is_left_out(face, fringe_in):
+    plain = np.full((300, 300, 3), (200, 150, 120), np.uint8)
+    there = moved(face, scale=2, to=(150, 150))
+    fringe = plain.copy()
+    fringe[: int(there.points[list(topology.BROW_TOPS), 1].min() - 12)] = (50, 35, 25)
+    source, target = (fringe, plain) if fringe_in == "source" else (plain, fringe)
+    warped = warp_face(source, there, target, there, area="oval", color=0, blend="feather")
+    dark = [(picture.max(axis=2) < 100).sum() for picture in (warped.pixels, target)]
+    assert warped.mask.any() and dark[0] == dark[1]
+
+
 # Pictures
 
 
