@@ -64,20 +64,38 @@ def write_adapter(
     *,
     dtype: torch.dtype,
     metadata: Mapping[str, str],
+    embeddings: Mapping[str, Mapping[str, Tensor]] = MappingProxyType({}),
 ) -> str:
     """Writes `modules`, whose tensors have our names ("lora_up", "alpha", ...), and returns the file's model hash.
+
+    `embeddings` are textual inversions that come along: name -> part ("*", "clip_l", "clip_g") -> (vectors, width).
 
     Factors are stored as `dtype`; an alpha keeps float32, because half precision turns 92.3 into 92.5. `metadata`
     (ss_*, modelspec.*: the caller's to know) goes in as it is, and with it `sshs_model_hash`, by which programs tell
     the adapter of a picture. The file appears whole or not at all.
     Raises StorageError; ValueError for tensors that make no adapter.
     """
-    tensors = dict(_tensors(modules, names, dtype))
-    digest = _hash_of_weights(save(tensors))
+    tensors = {**_tensors(modules, names, dtype), **_bundled(embeddings, dtype)}
+    return _write(path, tensors, metadata)
+
+
+def write_embedding(path: Path, parts: Mapping[str, Tensor], *, dtype: torch.dtype, metadata: Mapping[str, str]) -> str:
+    """Writes a textual inversion, called as the file, and returns its model hash: kohya's names for it.
+
+    `parts` are "*" alone, or "clip_l" and "clip_g": (vectors, width) each. The file appears whole or not at all.
+    Raises StorageError.
+    """
+    tensors = {"emb_params" if part == "*" else part: _stored(part, vectors, dtype) for part, vectors in parts.items()}
+    return _write(path, tensors, metadata)
+
+
+def _write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    stored = dict(tensors)
+    digest = _hash_of_weights(save(stored))
     part = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(save(tensors, {**metadata, HASH_KEY: digest}))
+        part.write_bytes(save(stored, {**metadata, HASH_KEY: digest}))
         part.replace(path)
     except OSError as error:
         with suppress(OSError):
@@ -87,6 +105,14 @@ def write_adapter(
             hint="Check the space on the disk and the rights of the folder.",
         ) from error
     return digest
+
+
+def _bundled(embeddings: Mapping[str, Mapping[str, Tensor]], dtype: torch.dtype) -> dict[str, Tensor]:
+    return {
+        f"bundle_emb.{name}.{'string_to_param.*' if part == '*' else part}": _stored(part, vectors, dtype)
+        for name, parts in embeddings.items()
+        for part, vectors in parts.items()
+    }
 
 
 def _tensors(
