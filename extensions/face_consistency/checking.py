@@ -35,7 +35,7 @@ def _saved(params: FaceParams, engine: Engine) -> SavedFace | None:
         return None
     saved = _found("saved_face", lambda: engine.saved.read(params.saved_face))
     assert isinstance(saved, SavedFace)
-    if saved.cannot_compare_message and not params.photos:
+    if saved.cannot_compare_message and not params.photos and not params.swap:
         raise InvalidRequest("saved_face", saved.cannot_compare_message)
     if params.swap and not params.photos and saved.cannot_swap_message:
         raise InvalidRequest("saved_face", saved.cannot_swap_message)

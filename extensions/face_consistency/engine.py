@@ -1,12 +1,13 @@
 """What all of the extension's doors share: the networks, the saved faces, the consent. One per running extension."""
 
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 
 from webui.hooks import ExtensionContext
 
 from .analysis import Models
 from .backends.catalog import ROOM
+from .backends.sessions import Provider
 from .backends.shelf import Backends
 from .consent import ConsentBook
 from .face_models import FaceModelStore
@@ -28,12 +29,17 @@ class Engine:
         self.backends.close()
 
 
-@cache
 def engine_of(context: ExtensionContext) -> Engine:
     settings = context.settings()
+    return _engine(context, settings.provider if isinstance(settings, FaceSettings) else "auto")
+
+
+@lru_cache(maxsize=2)
+def _engine(context: ExtensionContext, provider: Provider) -> Engine:
+    """Another `provider` makes a new one; the old one goes when nobody works with it any more."""
     return Engine(
         models=Models(context.folder / "models", added=tuple(folder / ROOM for folder in context.models_dirs)),
-        backends=Backends(context.models_dirs, settings.provider if isinstance(settings, FaceSettings) else "auto"),
+        backends=Backends(context.models_dirs, provider),
         saved=FaceModelStore(
             context.data_dir / "faces", also=tuple(folder / "reactor" / "faces" for folder in context.models_dirs)
         ),

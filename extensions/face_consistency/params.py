@@ -210,6 +210,14 @@ class FaceParams(BaseModel):
         description="Times the network's resolution, at its square in time.",
         json_schema_extra=_in("Swap and restore"),
     )
+    swap_color: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        title="Swap colours",
+        description="How far the swapped face takes the picture's own colours.",
+        json_schema_extra=_half("Swap and restore"),
+    )
     restore: bool = Field(
         default=False,
         title="Restore",
@@ -242,7 +250,7 @@ class FaceParams(BaseModel):
     )
 
 
-Target = Literal["faces", "hands", "objects"]
+Target = Literal["faces", "hands", "people", "objects"]
 
 
 class DetailerParams(BaseModel):
@@ -254,7 +262,9 @@ class DetailerParams(BaseModel):
         default="faces",
         title="Find",
         description="Hands need MediaPipe's palm detector or a YOLO file (.onnx) under models/face.",
-        json_schema_extra={"labels": {"faces": "Faces", "hands": "Hands", "objects": "What the detector finds"}},
+        json_schema_extra={
+            "labels": {"faces": "Faces", "hands": "Hands", "people": "People", "objects": "What the detector finds"}
+        },
     )
     detector: str = Field(
         default="",

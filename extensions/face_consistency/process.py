@@ -112,11 +112,11 @@ def _improve(
     box = _whole(face)
     if problem := why_unusable(face, canvas.pixels, params.min_face_px):
         return FaceReport(box=box, action="skipped", reason=f"{problem[:1].upper()}{problem[1:]}.")
-    if person is None or person.embedding is None:
+    if person is None:
         return FaceReport(box=box, action="skipped", reason="Nobody is in its place in the picture you started from.")
     report("measuring face")
     before = _likeness(canvas.pixels, face, person, engine)
-    if before >= params.skip_above:
+    if before is not None and before >= params.skip_above:
         reason = f"It is already {before:.2f} like the person, and faces from {params.skip_above:g} are left alone."
         return FaceReport(box=box, action="skipped", reason=reason, similarity_before=before, similarity_after=before)
     scene = Scene(params=params, engine=engine, person=person, redraw=redraw, check=check)
@@ -126,7 +126,11 @@ def _improve(
             check()
             report(f"{stage.name} face")
             work.attempt(stage)
-    if work.done and work.similarity < before:
+    if before is None:
+        work.reasons.append(
+            "whether it is more like the person cannot be measured: the saved face has no SFace numbers"
+        )
+    if work.done and work.similarity is not None and before is not None and work.similarity < before:
         work.reasons.append(f"All in all it became less like the person, {work.similarity:.2f}, and was left as it was")
         work.done.clear()
     reason = ". ".join(f"{text[:1].upper()}{text[1:]}" for text in work.reasons)
@@ -147,7 +151,7 @@ def _improve(
 class _FaceWork:
     """One face on its way through the stages: what it is like now, and what was done."""
 
-    def __init__(self, *, scene: Scene, face: Face, pixels: Pixels, similarity: float) -> None:
+    def __init__(self, *, scene: Scene, face: Face, pixels: Pixels, similarity: float | None) -> None:
         self.scene = scene
         self.face = face
         self.pixels = pixels
@@ -168,10 +172,11 @@ class _FaceWork:
             return
         if self._stays_gray:
             made = np.where(mask[..., None] > 0, grayed(made), made)
-        now = self._measured(made)
-        if now is None:
+        face = face_in(made, self.face.box, self.face.score, self.scene.engine.models)
+        now = _likeness(made, face, self.scene.person, self.scene.engine)
+        if face.presence <= 0:
             self.reasons.append(f"no face was left after it was {stage.done}, so that was taken back")
-        elif now < self.similarity - stage.tolerance:
+        elif now is not None and self.similarity is not None and now < self.similarity - stage.tolerance:
             self.reasons.append(
                 f"{stage.done} it would be less like the person, {now:.2f} after {self.similarity:.2f}, "
                 "so that was taken back"
@@ -189,15 +194,11 @@ class _FaceWork:
             other.is_on(self.scene.params) for other in STAGES[: STAGES.index(stage)] if other.name in CHANGES_IDENTITY
         )
 
-    def _measured(self, made: Pixels) -> float | None:
-        face = face_in(made, self.face.box, self.face.score, self.scene.engine.models)
-        if face.presence <= 0:
-            return None
-        return _likeness(made, face, self.scene.person, self.scene.engine)
 
-
-def _likeness(pixels: Pixels, face: Face, person: Person, engine: Engine) -> float:
-    assert person.embedding is not None
+def _likeness(pixels: Pixels, face: Face, person: Person, engine: Engine) -> float | None:
+    """None if the person is a saved face that cannot be measured against."""
+    if person.embedding is None:
+        return None
     return similarity(embed(pixels, face, models=engine.models), person.embedding)
 
 
@@ -209,8 +210,10 @@ def _whole(face: Face) -> tuple[int, int, int, int]:
 def _stranger_notes(people: People, params: FaceParams, given: Given, engine: Engine) -> list[str]:
     """Raises Unusable if a photo shows somebody else than the picture that was started from, and nobody said so."""
     wanted = people.people[0].embedding
-    if people.from_init or given.init is None or wanted is None:
+    if people.from_init or given.init is None:
         return []
+    if wanted is None:
+        return _unknown_notes(params)
     pixels = pixels_of(given.init)
     scores = [
         similarity(wanted, embed(pixels, face, models=engine.models))
@@ -227,6 +230,14 @@ def _stranger_notes(people: People, params: FaceParams, given: Given, engine: En
     if not params.other_person_consent:
         raise Unusable(f"{told} If that is meant and both have agreed, tick 'The photo shows somebody else'.")
     return [f"{told} You said that both have agreed."]
+
+
+def _unknown_notes(params: FaceParams) -> list[str]:
+    """Raises Unusable unless the user has said that it may be somebody else."""
+    told = "The saved face has no SFace numbers, so whether it is the person you started from cannot be measured."
+    if not params.other_person_consent:
+        raise Unusable(f"{told} If whoever it is has agreed, tick 'The photo shows somebody else'.")
+    return [told]
 
 
 def _unlike_notes(faces: list[FaceReport], given: Given) -> list[str]:

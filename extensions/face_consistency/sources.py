@@ -76,7 +76,7 @@ def find_people(given: Given, engine: Engine, check: Callable[[], None]) -> Peop
     if given.photos:
         return _of_photos(given, engine, check)
     if given.saved is not None:
-        if given.saved.cannot_compare_message:
+        if given.saved.cannot_compare_message and given.saved.cannot_swap_message:
             raise Unusable(given.saved.cannot_compare_message)
         return People(people=(Person(photos=(), embedding=given.saved.sface, saved=given.saved),), from_init=False)
     if given.init is None:

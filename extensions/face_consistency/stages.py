@@ -107,7 +107,10 @@ def swap(scene: Scene, pixels: Pixels, face: Face) -> tuple[Pixels, Mask]:
         embedding = person.saved.arcface
     else:
         raise NotDone(person.saved.cannot_swap_message if person.saved else "there is nobody to swap in")
-    swapped = swapper.swap(pixels, face, embedding, pixel_boost=scene.params.pixel_boost, check=scene.check)
+    params = scene.params
+    swapped = swapper.swap(
+        pixels, face, embedding, pixel_boost=params.pixel_boost, color=params.swap_color, check=scene.check
+    )
     return swapped.pixels, swapped.mask
 
 

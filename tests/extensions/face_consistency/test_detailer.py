@@ -15,6 +15,7 @@ from extensions.face_consistency.detection import find_faces
 from extensions.face_consistency.engine import Engine
 from extensions.face_consistency.face import Pixels
 from extensions.face_consistency.params import DetailerParams
+from extensions.face_consistency.person import person_mask
 from tests.extensions.face_consistency import story
 from tests.extensions.face_consistency.story import Painter, array, picture
 from tests.onnx_files import write_table, yolo_table
@@ -157,3 +158,17 @@ def test_a_palm_detector_finds_hands_where_there_is_no_file(
     processed = run(astronaut, engine, Painter(inverted), target="hands", min_confidence=0.2)
     assert processed.details["found"] == [{"box": [300, 20, 360, 90], "score": 0.9, "label": "hand"}]
     assert asked == [0.75]
+
+
+def test_a_person_is_repainted_by_silhouette(astronaut: Pixels, engine: Engine, networks: Models) -> None:
+    painter = Painter(inverted)
+    processed = run(astronaut, engine, painter, target="people", dilate_px=0)
+    (call,) = painter.calls
+    assert processed.fields == {"Detailer found": "1 person"}
+    silhouette = person_mask(astronaut, models=networks) >= 0.5
+    assert (call["mask"] > 0).sum() == pytest.approx(silhouette.sum(), rel=0.05)
+    assert not (call["mask"] > 0)[~silhouette].any()
+    wider = Painter(inverted)
+    run(astronaut, engine, wider, target="people", dilate_px=9)
+    assert ((wider.calls[0]["mask"] > 0) | ~(call["mask"] > 0)).all()
+    assert (wider.calls[0]["mask"] > 0).sum() > (call["mask"] > 0).sum()

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from safetensors.numpy import save_file
 
 from extensions.face_consistency.analysis import Models
 from extensions.face_consistency.detection import find_faces
@@ -414,3 +415,22 @@ def test_a_picture_with_transparency_is_read_as_it_looks(changed: Pixels, astron
     outcome = improve_faces(target, FaceParams(), given=Given(init=picture(astronaut)), engine=engine)
     assert outcome.faces[0].action == "warped"
     assert outcome.image.mode == "RGB"
+
+
+def test_a_reactor_face_can_be_swapped_in_but_not_measured(
+    changed: Pixels, astronaut: Pixels, engine: Engine, tmp_path: Path
+) -> None:
+    face = tmp_path / "models" / "face"
+    write_swapper(face / "inswapper_128.onnx")
+    write_arcface(face / "w600k_r50.onnx")
+    path = tmp_path / "data" / "faces" / "Ada.safetensors"
+    path.parent.mkdir(parents=True)
+    save_file({"embedding": np.linspace(-1, 1, 512, dtype=np.float32)}, path)
+    saved = engine.saved.read("Ada")
+    outcome = run(changed, engine, None, given=Given(saved=saved), warp=False, swap=True)
+    (report,) = outcome.faces
+    assert report.similarity_before is None and report.similarity_after is None
+    assert "cannot be measured" in report.reason
+    refused = run(changed, engine, None, given=Given(saved=saved, init=picture(astronaut)), warp=False, swap=True)
+    assert "has agreed" in refused.reason
+    assert_unchanged(refused, changed)
