@@ -25,7 +25,7 @@ WINDOW_MARGIN_PX = 16
 """Around the mask, for the wide bands of the blend."""
 BEYOND_PX = 64
 """Places further outside the source are moved there: nobody sees them, and their border is the same."""
-GRID_FACE_PX = 224
+GRID_FACE_PX = 160
 """Face width at which the map is computed; larger faces interpolate it."""
 SHARPER = 1.3
 """Source pixels per target pixel from which the source is shrunk before it is sampled."""
@@ -150,11 +150,9 @@ def warp_face(
     where, usable = _inverse_map(points, source_face.points, grid, source)
     chosen = choose_area(source, source_face, target, target_face) if area == "auto" else area
     scale = _scale(source_face.points, target_face.points)
-    on_grid = grid.place_in_space(target_face.points)
-    fringes = [
-        hair_above_brows(seen, on_grid) for seen in (_sample(source, where, scale / grid.scale), grid.cover(target))
-    ]
-    usable &= 1 - cv2.medianBlur(fringes[0] ^ fringes[1], 9)
+    if chosen != "features":
+        seen = _sample(source, where, scale / grid.scale)
+        usable &= 1 - _fringe_in_one(seen, grid.cover(target), grid.place_in_space(target_face.points))
     alpha = _alpha(target_face.points, chosen, grid, usable, feather) * np.float32(min(strength, 1.0))
     window = _window(grid, alpha, target)
     if window is None:
@@ -348,6 +346,12 @@ def _closed(seen: NDArray[np.bool_], grid: _Grid) -> NDArray[np.bool_]:
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
     closed: NDArray[np.bool_] = cv2.morphologyEx(seen.astype(np.uint8), cv2.MORPH_CLOSE, kernel) > 0
     return closed
+
+
+def _fringe_in_one(source: Pixels, target: Pixels, points: Points) -> NDArray[np.uint8]:
+    """1 where one of the two shows hair on the forehead and the other skin; the same `points` in both."""
+    fringes = hair_above_brows(source, points) ^ hair_above_brows(target, points)
+    return np.asarray(cv2.medianBlur(fringes, 9), np.uint8)
 
 
 def _alpha(points: Points, area: Area, grid: _Grid, usable: NDArray[np.uint8], feather: float) -> Mask:
