@@ -22,7 +22,7 @@ from extensions.face_consistency.sources import Given, Person, Photo
 from extensions.face_consistency.stages import eyes_covered, is_drawn, why_not_warp
 from tests.extensions.face_consistency import story
 from tests.extensions.face_consistency.story import Painter, array, liquified, picture, stretched
-from tests.onnx_files import write_arcface, write_restorer, write_swapper
+from tests.onnx_files import write_arcface, write_restorer, write_swapper, write_table, yolo_table
 
 
 class Stopped(Exception):
@@ -434,3 +434,18 @@ def test_a_reactor_face_can_be_swapped_in_but_not_measured(
     refused = run(changed, engine, None, given=Given(saved=saved, init=picture(astronaut)), warp=False, swap=True)
     assert "has agreed" in refused.reason
     assert_unchanged(refused, changed)
+
+
+def test_the_safety_check_warns_or_leaves_the_picture_alone_and_is_off_at_first(
+    changed: Pixels, astronaut: Pixels, engine: Engine, tmp_path: Path
+) -> None:
+    labels = [f"THING_{number}" for number in range(17)] + ["BUTTOCKS_EXPOSED"]
+    table = yolo_table([(10.0, 10.0, 90.0, 80.0, 17, 0.9)], num_labels=18)
+    write_table(tmp_path / "models" / "face" / "320n.onnx", table, side=320, labels=labels)
+    assert run(changed, engine, astronaut).notes == ()
+    warned = run(changed, engine, astronaut, safety="warn")
+    assert warned.is_changed
+    assert "bare buttocks" in warned.notes[0]
+    blocked = run(changed, engine, astronaut, safety="block")
+    assert "bare buttocks" in blocked.reason
+    assert_unchanged(blocked, changed)
