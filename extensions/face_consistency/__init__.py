@@ -24,7 +24,8 @@ def settings_model() -> type[BaseModel]:
 
 @hookimpl
 def postprocessors(context: ExtensionContext) -> Sequence[Postprocessor]:
-    return FaceConsistency(context), Detailer(context)
+    # In the order in which they run: the detailer knows nobody, so the person's own face comes after it.
+    return Detailer(context), FaceConsistency(context)
 
 
 @hookimpl

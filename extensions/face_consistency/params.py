@@ -103,7 +103,7 @@ class FaceParams(BaseModel):
         le=1,
         title="Leave a face that is this alike",
         description="0.8 is what two pictures of one person hardly exceed; 1 leaves none.",
-        json_schema_extra={"step": 0.05},
+        json_schema_extra=_half("Which faces"),
     )
 
     warp: bool = Field(

@@ -68,7 +68,8 @@ def badge(faces: Sequence[FaceReport], reason: str) -> Badge:
     title = reason or "; ".join(infotext_fields(faces, reason).values())
     measured = [face for face in faces if face.similarity_after is not None]
     if not measured:
-        return Badge(text="face unchanged", tone="warn", title=title)
+        done = next((face.action for face in faces if face.is_changed), "")
+        return Badge(text=f"face {done or 'unchanged'}", tone="plain" if done else "warn", title=title)
     worst = min(measured, key=lambda face: face.similarity_after or 0.0)
     before, after = worst.similarity_before or 0.0, worst.similarity_after or 0.0
     text = f"face {before:.2f} → {after:.2f}" if worst.is_changed else f"face {after:.2f}"

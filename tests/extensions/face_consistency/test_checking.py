@@ -1,6 +1,8 @@
 """What cannot run is refused before it waits, by the name of the field; consent is asked for first of all."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from extensions.face_consistency.params import DetailerParams, FaceParams, FaceS
 from tests.onnx_files import write_arcface, write_swapper
 from webui.generation.request import Img2Img
 from webui.hooks import ExtensionContext, Extras, GenerationRequest, InvalidRequest
+from webui.settings import CHECKOUT
 
 PICTURE = Image.new("RGB", (64, 64))
 FROM_NOTHING = GenerationRequest(checkpoint="paper")
@@ -36,7 +39,7 @@ def context(tmp_path: Path, shipped: Path) -> ExtensionContext:
 
 
 def refused(context: ExtensionContext, request: GenerationRequest, **params: Any) -> InvalidRequest:
-    face_consistency, _ = postprocessors(context)
+    _, face_consistency = postprocessors(context)
     with pytest.raises(InvalidRequest) as caught:
         face_consistency.check(FaceParams(**{"consent": True, **params}), request)
     return caught.value
@@ -50,7 +53,7 @@ def test_without_consent_nothing_is_queued_and_nothing_is_kept(context: Extensio
 
 
 def test_the_day_of_the_first_consent_is_kept(context: ExtensionContext) -> None:
-    face_consistency, _ = postprocessors(context)
+    _, face_consistency = postprocessors(context)
     face_consistency.check(FaceParams(consent=True), FROM_A_PICTURE)
     (file,) = context.data_dir.iterdir()
     first = json.loads(file.read_text())
@@ -73,7 +76,7 @@ def test_a_damaged_record_is_no_consent(content: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("request_", [FROM_NOTHING, FINISHED], ids=["prompt", "finished"])
 def test_a_picture_of_nobody_needs_a_photo(request_: GenerationRequest, context: ExtensionContext) -> None:
     assert refused(context, request_).field == "photos"
-    face_consistency, _ = postprocessors(context)
+    _, face_consistency = postprocessors(context)
     face_consistency.check(FaceParams(consent=True, photos=("a",)), request_)
 
 
@@ -102,7 +105,7 @@ def test_a_swapper_alone_cannot_swap_a_photo(context: ExtensionContext, tmp_path
     write_swapper(face / "inswapper_128.onnx")
     assert "ArcFace" in refused(context, FROM_A_PICTURE, swap=True).message
     write_arcface(face / "w600k_r50.onnx")
-    face_consistency, _ = postprocessors(context)
+    _, face_consistency = postprocessors(context)
     face_consistency.check(FaceParams(consent=True, swap=True), FROM_A_PICTURE)
 
 
@@ -111,19 +114,19 @@ def test_a_saved_face_cannot_be_warped(context: ExtensionContext) -> None:
     error = refused(context, FROM_A_PICTURE, saved_face="Ada")
     assert "not its pixels" in error.message
     assert "no ArcFace numbers" in refused(context, FROM_A_PICTURE, saved_face="Ada", swap=True).message
-    face_consistency, _ = postprocessors(context)
+    _, face_consistency = postprocessors(context)
     face_consistency.check(FaceParams(consent=True, saved_face="Ada", photos=("a",)), FROM_A_PICTURE)
 
 
 def test_finished_pictures_are_refined_only_with_a_checkpoint(context: ExtensionContext) -> None:
     assert refused(context, FINISHED, photos=("a",), refine=True).field == "refine"
-    face_consistency, _ = postprocessors(context)
+    _, face_consistency = postprocessors(context)
     params = FaceParams(consent=True, photos=("a",), refine=True)
     face_consistency.check(params, replace(FINISHED, checkpoint="paper"))
 
 
 def test_the_detailer_needs_a_detector_and_a_checkpoint(context: ExtensionContext) -> None:
-    _, detailer = postprocessors(context)
+    detailer, _ = postprocessors(context)
     detailer.check(DetailerParams(), FROM_NOTHING)
     for params, request, field in (
         (DetailerParams(target="hands"), FROM_NOTHING, "target"),
@@ -142,3 +145,16 @@ def test_every_parameter_has_a_title_and_a_default(model: type[Any]) -> None:
     titles = [info.title for info in model.model_fields.values()]
     assert all(titles)
     assert len(set(titles)) == len(titles)
+
+
+def test_the_detailer_runs_before_the_face_is_put_back(context: ExtensionContext) -> None:
+    assert [one.id for one in postprocessors(context)] == ["detailer", "face_consistency"]
+
+
+def test_the_extension_is_light_to_import() -> None:
+    program = (
+        "import sys, extensions.face_consistency;"
+        "print({'cv2', 'torch', 'onnxruntime', 'gradio', 'fastapi', 'insightface'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "set()", done.stderr

@@ -22,7 +22,7 @@ from extensions.face_consistency.sources import Given, Person, Photo
 from extensions.face_consistency.stages import eyes_covered, is_drawn, why_not_warp
 from tests.extensions.face_consistency import story
 from tests.extensions.face_consistency.story import Painter, array, liquified, picture, stretched
-from tests.onnx_files import write_arcface, write_restorer, write_swapper, write_table, yolo_table
+from tests.onnx_files import write_arcface, write_gender_age, write_restorer, write_swapper, write_table, yolo_table
 
 
 class Stopped(Exception):
@@ -449,3 +449,16 @@ def test_the_safety_check_warns_or_leaves_the_picture_alone_and_is_off_at_first(
     blocked = run(changed, engine, astronaut, safety="block")
     assert "bare buttocks" in blocked.reason
     assert_unchanged(blocked, changed)
+
+
+def test_only_faces_that_are_taken_for_the_gender_are_chosen(
+    group: Pixels, engine: Engine, networks: Models, tmp_path: Path
+) -> None:
+    write_gender_age(tmp_path / "models" / "face" / "genderage.onnx")
+    network = engine.backends.gender_age()
+    guesses = [network.read(group, face.box).gender for face in find_faces(group, models=networks)]
+    more = {"warp": False, "skip_above": 1.0, "faces": "all"}
+    for gender in ("female", "male"):
+        outcome = run(group, engine, group, gender=gender, **more)
+        assert len(outcome.faces) == guesses.count(gender)
+        assert outcome.faces or f"was taken for {gender}" in outcome.reason

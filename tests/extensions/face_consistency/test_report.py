@@ -58,6 +58,7 @@ def test_several_faces_are_numbered() -> None:
         ([face("skipped", 0.9, 0.9, "already")], "face 0.90", "good"),
         ([face("kept", 0.5, 0.5, "drawn")], "face 0.50", "warn"),
         ([face("skipped", None, None, "small")], "face unchanged", "warn"),
+        ([face("swapped", None, None, "not measured")], "face swapped", "plain"),
         ([], "face unchanged", "warn"),
     ],
 )
