@@ -125,7 +125,7 @@ def choose_layout(unet: Any, device: Device, native_size: int) -> torch.memory_f
         output: Tensor = module(x.contiguous(memory_format=layout), emb, **arguments)[0]
         return output
 
-    with torch.inference_mode():
+    with torch.no_grad():  # weights that inference mode lays out anew could never be trained on
         layout = probe_memory_format(block, run)
     unet.to(memory_format=layout)
     return layout

@@ -1,0 +1,54 @@
+"""A run in two processes, for the test: `python two_processes.py MODELS_DIR OUT PORT`. Imports once, then forks."""
+
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def main() -> None:
+    sys.path.insert(0, str(ROOT))
+    import torch
+
+    from tests.training import loop_helpers  # noqa: F401  (imported before the fork, for both)
+
+    torch.set_num_threads(1)
+    child = os.fork()
+    rank = 0 if child else 1
+    try:
+        train(rank, Path(sys.argv[1]), Path(sys.argv[2]), port=sys.argv[3])
+    except BaseException:
+        if child:
+            raise
+        import traceback
+
+        traceback.print_exc()
+        os._exit(1)
+    if not child:
+        os._exit(0)
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+
+def train(rank: int, models: Path, out: Path, *, port: str) -> None:
+    import torch
+
+    from tests.training.loop_helpers import a_run, config
+    from webui.library.catalog import Library
+    from webui.pipeline.device import Device
+    from webui.pipeline.manager import PipelineManager
+    from webui.training.ranks import this_rank
+
+    one = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    os.environ.update(one, MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+    ranks = this_rank(cpu=True)
+    device = Device(torch_device=torch.device("cpu"), dtype=torch.float32, images_at_once=False)
+    model = PipelineManager(Library([models], out / f"cache-{rank}"), device).load("tiny")
+    settings = config(schedule={"num_steps": 4, "batch_size": 1}, optimizer={"rate": 1e-3, "warmup": 0.0})
+    with a_run(model, out, settings, ranks=ranks, dropout=0.0) as run:
+        run.trainer.train(report=lambda event: None, check=lambda: None, on_candidate=lambda step: None)
+        torch.save(run.weights(), out / f"weights-{rank}.pt")
+
+
+if __name__ == "__main__":
+    main()
