@@ -23,8 +23,8 @@ RING = 1.35
 """The outline, that much larger, is warped too, so that blur and pyramids find no edge beside the mask."""
 WINDOW_MARGIN_PX = 16
 """Around the mask, for the wide bands of the blend."""
-BEYOND_PX = 64
-"""Places further outside the source are moved there: nobody sees them, and their border is the same."""
+RINGS = 4
+"""Of triangles around one that are its surroundings: more than the lips have."""
 GRID_FACE_PX = 160
 """Face width at which the map is computed; larger faces interpolate it."""
 SHARPER = 1.3
@@ -266,19 +266,31 @@ def _inverse_map(
     there = np.concatenate([points, _ring(points)])
     here = np.concatenate([source, _ring(source)])[:, :2]
     flat = grid.place(there[:, :2])
-    maps, shrink = _affine_maps(flat[triangles], here[triangles]), _shrinkage(flat, here, triangles)
     owner = _owners(flat, there[:, 2], triangles, grid.size)
-    columns, rows = np.meshgrid(*(np.arange(n, dtype=np.float32) for n in grid.size))
-    parts = maps[np.maximum(owner, 0)]
-    where = parts[..., 0] * columns[..., None] + parts[..., 1] * rows[..., None] + parts[..., 2]
+    where = _places(owner, flat[triangles], here[triangles])
     height, width = picture.shape[:2]
     inside = (where >= -0.5).all(axis=2) & (where[..., 0] <= width - 0.5) & (where[..., 1] <= height - 0.5)
-    smaller = shrink[np.maximum(owner, 0)]
+    smaller = _shrinkage(flat, here, triangles)[np.maximum(owner, 0)]
     edge = np.clip(smaller - 1, 0, 1) * SOURCE_EDGE * width_of(source)
-    inside &= _depth_inside(source, where.astype(np.float32)) >= edge
+    inside &= _depth_inside(source, where) >= edge
     seen = _closed((owner >= 0) & (smaller < MAX_SHRINK), grid)
-    near = np.clip(where, -BEYOND_PX, np.array([width, height], np.float32) + BEYOND_PX)
-    return near.astype(np.float32), (seen & inside).astype(np.uint8)
+    return where, (seen & inside).astype(np.uint8)
+
+
+def _places(owner: NDArray[np.int32], there: Points, here: Points) -> NDArray[np.float32]:
+    """For each of the grid's points the place in the source that its triangle's map gives.
+
+    It stays within a grid's step of the triangle: a sliver that owns a pixel would send it anywhere.
+    """
+    maps = _affine_maps(there, here)
+    step = np.ptp(here.reshape(-1, 2), axis=0).max() / max(float(np.ptp(there.reshape(-1, 2), axis=0).max()), 1.0)
+    low, high = here.min(axis=1) - step, here.max(axis=1) + step
+    rows = np.arange(owner.shape[0], dtype=np.float32)[:, None, None]
+    columns = np.arange(owner.shape[1], dtype=np.float32)[None, :, None]
+    index = np.maximum(owner, 0)
+    parts = maps[index]
+    where = parts[..., 0] * columns + parts[..., 1] * rows + parts[..., 2]
+    return np.asarray(np.clip(where, low[index], high[index]), np.float32)
 
 
 def _depth_inside(points: Points, places: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -318,7 +330,7 @@ def _shrinkage(there: Points, here: Points, triangles: topology.Triangles) -> ND
         corners = flat[triangles].astype(np.float64)
         one, two = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
         area = np.maximum(one[:, 0] * two[:, 1] - one[:, 1] * two[:, 0], 0)
-        for _ in range(2):
+        for _ in range(RINGS):
             around = np.bincount(triangles.ravel(), np.repeat(area, 3), minlength=len(flat))
             area = around[triangles].mean(axis=1)
         sums.append(area / max(area.sum(), 1e-9))

@@ -314,5 +314,18 @@ def test_a_face_turned_to_the_side_leaves_no_holes_in_the_mask(astronaut, face):
         there = replace(face, points=points.astype(np.float32))
         target = np.full((400, 400, 3), 128, np.uint8)
         warped = warp_face(astronaut, face, target, there, area="oval")
-        holes = cv2.findContours(np.uint8(warped.mask > 0), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)[0]
-        assert len(holes) == 1
+        assert num_contours(warped.mask) == 1
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_mesh_that_folds_leaves_no_holes_in_the_mask(astronaut, face, seed):
+    there = moved(face, scale=2, to=(150, 150))
+    shaken = there.points + np.random.default_rng(seed).normal(0, 1.5, there.points.shape).astype(np.float32)
+    target = np.full((300, 300, 3), (200, 150, 120), np.uint8)
+    warped = warp_face(astronaut, face, target, replace(there, points=shaken), area="brows")
+    assert num_contours(warped.mask == 1) == 1
+
+
+def num_contours(mask) -> int:
+    """Of its outside and its holes."""
+    return len(cv2.findContours(np.uint8(mask > 0), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)[0])
