@@ -114,9 +114,7 @@ class _Job:
     def made(self, task: Task) -> Mapping[str, Any]:
         """Writes the result of one picture; what there is to print of it."""
         image = _opened(task.target, self.context)
-        processed = self._refined(image) if self.params.refine else self._processed(image)
-        for note in processed.notes:
-            _say(f"{task.target.name}: {note}\n")
+        processed = self._refined(image) if self.params.refine else self._processed(image, task.target.name)
         try:
             task.output.parent.mkdir(parents=True, exist_ok=True)
             if processed.is_composite or task.target.suffix.lower() != task.output.suffix.lower():
@@ -127,13 +125,17 @@ class _Job:
                 shutil.copyfile(task.target, task.output)
         except OSError as error:
             raise WebUIError(f"{task.output} could not be written: {error.strerror or error}.") from error
-        return processed.details
+        return processed.details or {"faces": [], "reason": " ".join(processed.notes)}
 
-    def _processed(self, image: Image.Image) -> Processed:
+    def _processed(self, image: Image.Image, name: str) -> Processed:
         outcome = improve_faces(image, self.params, given=self.given, engine=self.engine)
-        return processed_of(outcome.image, outcome.faces, outcome.reason, outcome.notes)
+        processed = processed_of(outcome.image, outcome.faces, outcome.reason, outcome.notes)
+        for note in processed.notes:
+            _say(f"{name}: {note}\n")
+        return processed
 
     def _refined(self, image: Image.Image) -> Processed:
+        """The program itself tells the notes of what it runs."""
         keep, options = self.command.keep, self.options
         values = self.params.model_dump(mode="json")
         values |= {
