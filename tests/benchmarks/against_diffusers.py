@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def cases(folder: Path, chosen: str) -> list[Case]:
-    starter = Case("starter 128 px, 20 steps", str(ROOT / "models" / "starter"), 128, 20)
+    starter = Case("starter 192 px, 20 steps", str(ROOT / "models" / "starter"), 192, 20)
     if chosen == "starter":
         return [starter]
     from tests.models import write_checkpoint

@@ -306,7 +306,7 @@ def card(bench: Bench) -> None:
 
 def starter(bench: Bench) -> None:
     """All tasks in all precisions beside fp32 on the processor."""
-    models, size, steps = ROOT / "models", 128, 2 if bench.tiny else 20
+    models, size, steps = ROOT / "models", 192, 2 if bench.tiny else 20
     cpu = Engine(bench, "fp32", models=models, device="cpu")
     tasks = ("txt2img", "img2img", "inpaint")
     expected = {task: cpu.make("starter", size=size, steps=steps, task=task)[0] for task in tasks}

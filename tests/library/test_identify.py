@@ -159,7 +159,7 @@ def test_a_folder_with_a_damaged_file_names_it(tmp_path: Path) -> None:
 def test_the_starter_is_of_its_own_size(starter_dir: Path) -> None:
     facts = identify(starter_dir)
     assert (facts.family, facts.adapter_base, facts.prediction_type) == ("sd-custom", "sd-custom", "v_prediction")
-    assert (facts.native_size, facts.problems) == (128, ())
+    assert (facts.native_size, facts.problems) == (192, ())
 
 
 def test_a_folder_that_predicts_something_unknown_says_so(tmp_path: Path) -> None:

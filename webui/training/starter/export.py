@@ -37,24 +37,24 @@ SAMPLE_NEGATIVE_PROMPT = "blurry, low quality"
 GUIDANCE_SCALE = 3.0
 """Looks best together with the negative prompt; 7, the usual start, draws black outlines."""
 EXAMPLE_PROMPTS = (
-    "a portrait of a woman with light skin on a blue background, 3d icon",
+    "a portrait of a woman with red hair on a blue background, 3d icon",
     "a portrait of a man with dark skin on a yellow background",
-    "a portrait of an old man on a blue background",
-    "a girl on a red background",
-    "a wizard with light skin on a green background",
+    "an old woman with light skin at sunset",
+    "a girl with pink hair on a white background, flat icon",
+    "a heavy standing man on a green background, flat icon",
+    "a slim standing woman at the beach, 3d icon",
+    "a wizard with light skin on a purple background",
     "an astronaut under a night sky",
     "a panda on a pink background",
     "fox, teal background, 3d icon",
     "a penguin in the snow",
-    "a frog on a yellow background",
-    "robot, green background, 3d icon",
-    "a car on a green meadow",
-    "a rocket at sunset",
-    "a castle in the snow",
-    "a house on a teal background",
-    "a slice of pizza on a blue background",
+    "an octopus under water",
+    "a camel in the desert",
+    "robot, green background, flat icon",
+    "a cat on the left and a car on the right, yellow background",
+    "a rocket, purple to pink gradient background",
+    "a castle on a green meadow",
     "a hamburger on a white background",
-    "a yellow star at the top on a purple background",
 )
 
 UNUSED_PARTS = ("safety_checker", "feature_extractor", "image_encoder")
