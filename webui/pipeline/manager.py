@@ -68,16 +68,19 @@ class PipelineManager:
         cache_bytes: int = 0,
         device_bytes: int = 0,
         cache_dir: Path | None = None,
+        resident: bool = False,
     ) -> None:
         """`cache_bytes` is the most that networks in memory may take; 0: half the machine's memory.
 
         `device_bytes` is the most that may be used of a CUDA device; 0: what is free. What is measured of the machine
-        is noted in `cache_dir`.
+        is noted in `cache_dir`. `resident`: networks are on the device from the start and stay there, as training needs
+        them, or there is an error.
         """
         self.library = library
         self.device = device
         self.cache = ComponentCache(cache_bytes or default_budget_bytes())
-        self._placement = Placement(device, limit_bytes=device_bytes) if device.moves_networks else None
+        moves = device.moves_networks and not resident
+        self._placement = Placement(device, limit_bytes=device_bytes) if moves else None
         self._layouts = MeasuredLayouts(None if cache_dir is None else cache_dir / LAYOUTS_FILE)
         self._loaded: dict[_Identity, _Loaded] = {}
         self._current: _Loaded | None = None

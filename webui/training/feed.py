@@ -97,6 +97,13 @@ class Feed:
         draws = self._order.batch(number)[start : start + own]
         return self._batch(draws, range(number * size + start, number * size + start + own))
 
+    def largest(self) -> Batch:
+        """A full batch of the largest size that comes up, to know what a step takes."""
+        items = [group.items[0] for group in self._source.groups()]
+        largest = max(items, key=lambda item: self._source.latent(item, flipped=False).numel())
+        own = self._config.schedule.batch_size
+        return self._batch([Draw(largest, 0)] * own, range(own))
+
     def _batch(self, draws: Sequence[Draw], samples: Sequence[int]) -> Batch:
         source, pairs = self._source, list(zip(draws, samples, strict=True))
         flips = [self._config.data.flip and (draw.turn + draw.item) % 2 == 1 for draw in draws]
