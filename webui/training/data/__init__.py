@@ -1,0 +1,1 @@
+"""What is trained on: photos, captions, masks, sizes. Imports no torch."""
