@@ -43,7 +43,7 @@ def user(warm_page: Page, server: Server) -> User:
 
 @pytest.fixture(scope="module")
 def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The astronaut's head; 256 px are twice the starter's own size, or it would draw no face."""
+    """The astronaut's head, as large as the starter needs it to leave a face in it."""
     path = tmp_path_factory.mktemp("photo") / "astronaut.png"
     Image.fromarray(data.astronaut()[:256, 90:346]).save(path)
     return path
