@@ -144,7 +144,7 @@ class FaceParams(BaseModel):
         ),
     )
     feather: float = Field(
-        default=0.06,
+        default=0.05,
         ge=0,
         le=0.3,
         title="Feather",
