@@ -109,6 +109,11 @@ class Settings(BaseSettings):
         return self.data_dir / "inputs"
 
     @property
+    def training_dir(self) -> Path:
+        """Training runs, a folder each."""
+        return self.data_dir / "training"
+
+    @property
     def cache_dir(self) -> Path:
         return self.data_dir / "cache"
 

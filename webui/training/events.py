@@ -68,7 +68,7 @@ class CandidateSaved(JobEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Note(JobEvent):
+class TrainingNote(JobEvent):
     """Something that the user should know; `kind` "warning" where something may be wrong."""
 
     text: str
@@ -100,7 +100,7 @@ TRAINING_EVENTS: tuple[type[JobEvent], ...] = (
     ValidationReported,
     SampleReady,
     CandidateSaved,
-    Note,
+    TrainingNote,
     Paused,
     TrainingFinished,
 )
