@@ -1,0 +1,101 @@
+"""A lightened U-Net: the same numbers and gradients as diffusers' own, with less kept in between."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor
+
+from webui.training.config import Network
+from webui.training.frozen import lighten
+from webui.training.memory import KeptForBackward
+from webui.training.networks.attaching import attach
+
+
+@pytest.fixture(params=["contiguous", "channels last"])
+def unet(request: pytest.FixtureRequest) -> Iterator[UNet2DConditionModel]:
+    torch.manual_seed(0)
+    model = UNet2DConditionModel(
+        sample_size=16,
+        block_out_channels=(32, 64),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=24,
+        attention_head_dim=8,
+        norm_num_groups=8,
+    ).eval()
+    model.requires_grad_(False)
+    if request.param == "channels last":
+        model.to(memory_format=torch.channels_last)
+    yield model
+
+
+def run(unet: UNet2DConditionModel) -> tuple[Tensor, int]:
+    generator = torch.Generator().manual_seed(1)
+    x, context = torch.randn(2, 4, 16, 16, generator=generator), torch.randn(2, 7, 24, generator=generator)
+    with KeptForBackward(1e12) as kept:
+        answer: Tensor = unet(x, torch.tensor([3, 700]), context, return_dict=False)[0]
+    return answer, kept.num_bytes
+
+
+@pytest.mark.parametrize("method", ["lora", "locon"])
+def test_answers_and_gradients_are_the_same_with_less_kept(unet: UNet2DConditionModel, method: str) -> None:
+    torch.manual_seed(3)
+    network = attach({"unet": unet}, Network(method=method, rank=4, layers="all"), "sd1")  # type: ignore[arg-type]
+    parameters = [parameter for _, parameter in network.named_parameters()]
+    for parameter in parameters:
+        parameter.data.add_(torch.randn_like(parameter) * 0.05)
+    plain, kept = run(unet)
+    wanted = torch.autograd.grad(plain.square().mean(), parameters)
+    restore = lighten(unet)
+    light, kept_light = run(unet)
+    got = torch.autograd.grad(light.square().mean(), parameters)
+    restore()
+    assert float((light - plain).detach().norm() / plain.detach().norm()) < 1e-5
+    for mine, theirs in zip(got, wanted, strict=True):
+        assert float((mine - theirs).norm()) <= 1e-4 * float(theirs.norm()) + 1e-8
+    assert kept_light < {"lora": 0.75, "locon": 0.85}[method] * kept
+    network.detach()
+
+
+def test_restoring_leaves_no_trace(unet: UNet2DConditionModel) -> None:
+    before, _ = run(unet)
+    lighten(unet)()
+    assert not [name for name, module in unet.named_modules() if "forward" in module.__dict__]
+    after, _ = run(unet)
+    assert torch.equal(before, after)
+
+
+def test_layers_that_are_trained_stay_as_they_are(unet: UNet2DConditionModel) -> None:
+    unet.requires_grad_(True)
+    restore = lighten(unet)
+    answer, _ = run(unet)
+    torch.autograd.backward(answer.square().mean())
+    assert all(parameter.grad is not None for parameter in unet.parameters())
+    restore()
+
+
+def test_half_precision_works_too(unet: UNet2DConditionModel) -> None:
+    unet.to(torch.bfloat16)
+    network = attach({"unet": unet}, Network(rank=4), "sd1")
+    lighten(unet)
+    x, context = torch.randn(1, 4, 16, 16, dtype=torch.bfloat16), torch.randn(1, 7, 24, dtype=torch.bfloat16)
+    answer = unet(x, 3, context, return_dict=False)[0]
+    torch.autograd.backward(answer.float().square().mean())
+    assert all(bool(torch.isfinite(p.grad).all()) for _, p in network.named_parameters() if p.grad is not None)
+    assert any(p.grad is not None for _, p in network.named_parameters())
+
+
+def test_checkpointing_goes_with_it(unet: UNet2DConditionModel) -> None:
+    network = attach({"unet": unet}, Network(rank=4), "sd1")
+    parameters = [parameter for _, parameter in network.named_parameters()]
+    for parameter in parameters:
+        parameter.data.add_(0.01)
+    lighten(unet)
+    plain = torch.autograd.grad(run(unet)[0].square().mean(), parameters)
+    unet.enable_gradient_checkpointing()
+    checkpointed = torch.autograd.grad(run(unet)[0].square().mean(), parameters)
+    for one, other in zip(plain, checkpointed, strict=True):
+        assert torch.allclose(one, other, rtol=1e-4, atol=1e-9)

@@ -1,0 +1,206 @@
+"""A U-Net whose own weights stand still, without what diffusers' forward does for nothing: less memory and time, the
+same numbers.
+
+Autograd keeps the input of every convolution, in case its weight wants a gradient, and of every norm and activation
+apart; diffusers divides by factors that are 1. Here frozen convolutions keep nothing, a norm and its activation keep
+their common input and work the rest out again, and nothing is divided by 1. Layers that an adapter sits on are called
+as they are.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from diffusers.models.activations import GEGLU
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0
+from diffusers.models.resnet import ResnetBlock2D
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+
+def lighten(unet: nn.Module) -> Callable[[], None]:
+    """Replaces what can be of `unet`, and returns what puts it back. Before anything that is to be taken off later.
+
+    Parts with a weight that is trained, or of a kind that is not known here, stay as they are.
+    """
+    undo = [_replaced(module, forward) for module in unet.modules() if (forward := _light(module)) is not None]
+
+    def restore() -> None:
+        for each in undo:
+            each()
+
+    return restore
+
+
+def _light(module: nn.Module) -> Callable[..., Tensor] | None:
+    """The forward to use instead; None to keep the module's own."""
+    if "forward" in module.__dict__:
+        return None
+    if isinstance(module, nn.Conv2d) and _is_frozen(module) and module.padding_mode == "zeros":
+        return lambda x: _convolved(module, x)
+    if isinstance(module, ResnetBlock2D) and _is_plain_resnet(module):
+        return lambda x, temb, *_, **__: _resnet(module, x, temb)
+    if isinstance(module, GEGLU):
+        return lambda x, *_, **__: _gated(module.proj(x))
+    if isinstance(module, Attention) and _is_plain_attention(module):
+        return lambda x, encoder_hidden_states=None, attention_mask=None, **__: _attention(
+            module, x, encoder_hidden_states, attention_mask
+        )
+    return None
+
+
+def _replaced(module: nn.Module, forward: Callable[..., Tensor]) -> Callable[[], None]:
+    module.forward = forward
+
+    def restore() -> None:
+        del module.forward
+
+    return restore
+
+
+def _is_frozen(module: nn.Module) -> bool:
+    return not any(parameter.requires_grad for parameter in module.parameters())
+
+
+def _frozen(*modules: nn.Module) -> Iterator[bool]:
+    return (_is_frozen(module) for module in modules)
+
+
+class _FrozenConvolution(torch.autograd.Function):
+    """Keeps nothing of its input but the shape."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, layer: nn.Conv2d) -> Tensor:
+        ctx.layer, ctx.shape = layer, x.shape
+        return F.conv2d(x, layer.weight, layer.bias, layer.stride, layer.padding, layer.dilation, layer.groups)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None]:
+        layer = ctx.layer
+        shape = gradient.new_empty(1).expand(ctx.shape)  # its values are not looked at
+        of_input, _, _ = torch.ops.aten.convolution_backward(
+            gradient, shape, layer.weight, None, layer.stride, layer.padding, layer.dilation, False, [0, 0],
+            layer.groups, (True, False, False),
+        )  # fmt: skip
+        return of_input, None
+
+
+def _convolved(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    result: Tensor = _FrozenConvolution.apply(x, layer)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _NormedSilu(torch.autograd.Function):
+    """SiLU of a group norm that is frozen; keeps the norm's input and statistics."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, norm: nn.GroupNorm) -> Tensor:
+        rows, channels, places = len(x), x.shape[1], x[0, 0].numel()
+        normed, mean, rstd = torch.native_group_norm(
+            x, norm.weight, norm.bias, rows, channels, places, norm.num_groups, norm.eps
+        )
+        ctx.norm = norm
+        ctx.save_for_backward(x, mean, rstd)
+        return F.silu(normed, inplace=True)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        x, mean, rstd = ctx.saved_tensors
+        norm = ctx.norm
+        rows, channels, places = len(x), x.shape[1], x[0, 0].numel()
+        normed = torch.native_group_norm(x, norm.weight, norm.bias, rows, channels, places, norm.num_groups, norm.eps)[
+            0
+        ]
+        gradient = torch.ops.aten.silu_backward(gradient, normed)
+        of_input = torch.ops.aten.native_group_norm_backward(
+            gradient, x, mean, rstd, norm.weight, rows, channels, places, norm.num_groups, (True, False, False)
+        )[0]
+        return of_input, None
+
+
+def _normed_silu(norm: nn.Module, x: Tensor) -> Tensor:
+    result: Tensor = _NormedSilu.apply(x, norm)  # type: ignore[no-untyped-call]
+    return result
+
+
+def _is_plain_resnet(block: Any) -> bool:
+    known = (
+        block.upsample is None
+        and block.downsample is None
+        and block.time_embedding_norm == "default"
+        and isinstance(block.nonlinearity, nn.SiLU)
+        and isinstance(block.norm1, nn.GroupNorm)
+        and isinstance(block.norm2, nn.GroupNorm)
+    )
+    return known and all(_frozen(block.norm1, block.norm2))
+
+
+def _resnet(block: Any, x: Tensor, temb: Tensor | None) -> Tensor:
+    """Source: He et al. 2015, arXiv:1512.03385, with the time added between the convolutions (Ho et al. 2020)."""
+    hidden = block.conv1(_normed_silu(block.norm1, x))
+    if block.time_emb_proj is not None and temb is not None:
+        time = temb if block.skip_time_act else F.silu(temb)
+        hidden = hidden + block.time_emb_proj(time)[:, :, None, None]
+    hidden = block.conv2(block.dropout(_normed_silu(block.norm2, hidden)))
+    shortcut = x if block.conv_shortcut is None else block.conv_shortcut(x)
+    total: Tensor = shortcut + hidden
+    return total if block.output_scale_factor == 1.0 else total / block.output_scale_factor
+
+
+class _Gated(torch.autograd.Function):
+    """a * gelu(b) of (..., 2 n) halves a and b, keeping them alone. Source: Shazeer 2020, arXiv:2002.05202."""
+
+    @staticmethod
+    def forward(ctx: Any, halves: Tensor) -> Tensor:
+        ctx.save_for_backward(halves)
+        value, gate = halves.chunk(2, dim=-1)
+        return F.gelu(gate).mul_(value)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (halves,) = ctx.saved_tensors
+        value, gate = halves.chunk(2, dim=-1)
+        both = torch.empty_like(halves)
+        of_value, of_gate = both.chunk(2, dim=-1)
+        torch.mul(gradient, F.gelu(gate), out=of_value)
+        of_gate.copy_(torch.ops.aten.gelu_backward(gradient * value, gate))
+        return both
+
+
+def _gated(halves: Tensor) -> Tensor:
+    result: Tensor = _Gated.apply(halves)  # type: ignore[no-untyped-call]
+    return result
+
+
+def _is_plain_attention(attention: Any) -> bool:
+    return (
+        isinstance(attention.processor, AttnProcessor2_0)
+        and attention.spatial_norm is None
+        and attention.group_norm is None
+        and attention.norm_q is None
+        and attention.norm_k is None
+        and not attention.norm_cross
+        and attention.add_k_proj is None
+        and not attention.residual_connection
+    )
+
+
+def _attention(attention: Any, x: Tensor, context: Tensor | None, mask: Tensor | None) -> Tensor:
+    """Source: Vaswani et al. 2017, arXiv:1706.03762."""
+    if mask is not None or x.ndim != 3:
+        result: Tensor = attention.processor(attention, x, encoder_hidden_states=context, attention_mask=mask)
+        return result
+    context = x if context is None else context
+    rows, _, heads = len(x), x.shape[1], attention.heads
+    query, key, value = (
+        projection(told).view(rows, told.shape[1], heads, -1).transpose(1, 2)
+        for projection, told in ((attention.to_q, x), (attention.to_k, context), (attention.to_v, context))
+    )
+    attended = F.scaled_dot_product_attention(query, key, value)
+    attended = attended.transpose(1, 2).reshape(rows, x.shape[1], -1)
+    out: Tensor = attention.to_out[1](attention.to_out[0](attended))
+    return out if attention.rescale_output_factor == 1.0 else out / attention.rescale_output_factor
