@@ -29,6 +29,8 @@ EMBEDDING_SIZE = 512
 NUM_SAFETY_LABELS = 18
 """Of nudenet's detectors; no other known one has as many."""
 SAFETY_WORD = "EXPOSED"
+MAX_TOLD = 3
+"""So many unusable files are named where none can be used."""
 PREFERRED_EMBEDDER = "w600k"
 """inswapper was trained with this one. Which of several ArcFace networks it was, no shape tells."""
 
@@ -65,7 +67,16 @@ EXAMPLES: Mapping[Role, str] = MappingProxyType(
 class MissingModel(WebUIError):
     """No usable model of this role, or none of this name."""
 
-    def __init__(self, role: Role, name: str, *, problem: str = "", close_matches: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        role: Role,
+        name: str,
+        *,
+        problem: str = "",
+        close_matches: Sequence[str] = (),
+        unknown: Sequence["FaceModel"] = (),
+    ) -> None:
+        """`unknown`: files that lie there and cannot be read, or are no kind of model that is known."""
         word = ROLE_WORDS[role]
         if problem:
             message, hint = f"The {word} '{name}' cannot be used: {problem}.", "Choose another one, or fetch it anew."
@@ -74,6 +85,9 @@ class MissingModel(WebUIError):
             hint = f"There is: {', '.join(close_matches)}." if close_matches else _where(role)
         else:
             message, hint = f"There is no {word} under models/{ROOM}.", _where(role)
+        if unknown and not problem and not close_matches:
+            told = "; ".join(f"{one.name}: {one.problem}" for one in unknown[:MAX_TOLD])
+            hint = f"{hint} Not used of what lies there: {told}."
         super().__init__(message, hint=hint)
         self.role = role
         self.name = name
@@ -127,8 +141,11 @@ class FaceModels:
                 if entry.problem:
                     raise MissingModel(role, entry.name, problem=entry.problem)
                 return entry
+        if not name and (broken := [entry for entry in self.entries if entry.role == role and entry.problem]):
+            raise MissingModel(role, broken[0].name, problem=broken[0].problem)
         names = [entry.name for entry in usable]
-        raise MissingModel(role, name, close_matches=difflib.get_close_matches(name, names, cutoff=0.0))
+        matches = difflib.get_close_matches(name, names, cutoff=0.0)
+        raise MissingModel(role, name, close_matches=matches, unknown=[e for e in self.entries if e.role is None])
 
 
 def find_models(models_dirs: Sequence[Path], known: FaceModels | None = None) -> FaceModels:

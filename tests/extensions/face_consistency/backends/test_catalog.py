@@ -131,7 +131,15 @@ def test_a_broken_model_that_is_asked_for_by_name_says_why(tmp_path: Path) -> No
     (tmp_path / "face" / "inswapper_128.onnx").write_bytes(b"<!DOCTYPE html>")
     with pytest.raises(MissingModel, match=r"'inswapper_128' cannot be used: it is a web page"):
         find_models([tmp_path]).find("swapper", "inswapper_128")
-    with pytest.raises(MissingModel, match="no face swapper under"):
+
+
+def test_where_none_can_be_used_what_is_wrong_with_those_that_lie_there_is_said(tmp_path: Path) -> None:
+    (tmp_path / "face").mkdir()
+    (tmp_path / "face" / "inswapper_128.onnx").write_bytes(b"<!DOCTYPE html>")
+    with pytest.raises(MissingModel, match=r"no face swapper under models/face.* inswapper_128: it is a web page"):
+        find_models([tmp_path]).find("swapper")
+    files.write_swapper(tmp_path / "face" / "simswap.onnx", has_map=False)
+    with pytest.raises(MissingModel, match=r"swapper 'simswap' cannot be used: it lacks the 512x512 map"):
         find_models([tmp_path]).find("swapper")
 
 
