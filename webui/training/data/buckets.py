@@ -39,13 +39,9 @@ def plan_buckets(
     `upscale` a photo gets a bucket that it (nearly) fills, and is only enlarged further where it is smaller than the
     smallest there can be. Without `buckets` all are squares.
     """
-    full = candidates(resolution, step) if buckets else ((resolution, resolution),)
-    chosen = [_nearest(size, full) for size in sizes]
-    if not upscale:
-        chosen = [
-            bucket if _fills(size, bucket) else _smaller(size, resolution, step, square=not buckets)
-            for size, bucket in zip(sizes, chosen, strict=True)
-        ]
+    largest = (range(resolution, step - 1, -step) if not upscale else (resolution,)) or (step,)
+    levels = [candidates(side, step) if buckets else ((side, side),) for side in largest]
+    chosen = [_first_filled(size, levels) for size in sizes]
     pairs = list(zip(sizes, chosen, strict=True))
     return BucketPlan(
         sizes=tuple(chosen),
@@ -88,17 +84,10 @@ def _nearest(size: Size, candidates: Sequence[Size]) -> Size:
     return min(candidates, key=lambda bucket: (abs(math.log(bucket[0] / bucket[1]) - aspect), -bucket[0] * bucket[1]))
 
 
-def _fills(size: Size, bucket: Size) -> bool:
-    return cover_scale(size, bucket) <= UNSEEN_ENLARGEMENT
-
-
-def _smaller(size: Size, resolution: int, step: int, *, square: bool) -> Size:
-    """The bucket for a photo that is smaller than its shape's: the photo itself, cut to multiples of `step`."""
-    width, height = size
-    shrink = min(1.0, resolution / math.sqrt(width * height))
-    width, height = int(width * shrink), int(height * shrink)
-    limit = int(LONGEST * resolution)
-    width, height = (max(step, min(side, limit) // step * step) for side in (width, height))
-    if square:
-        width = height = max(step, min(width, height, resolution))
-    return width, height
+def _first_filled(size: Size, levels: Sequence[Sequence[Size]]) -> Size:
+    """Of `levels` of smaller and smaller buckets the first in which the nearest one is (nearly) filled, or the last."""
+    for candidates in levels:
+        nearest = _nearest(size, candidates)
+        if cover_scale(size, nearest) <= UNSEEN_ENLARGEMENT:
+            break
+    return nearest
