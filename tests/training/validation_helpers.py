@@ -35,8 +35,8 @@ def photos(numbers: Sequence[int]) -> list[MeasuredPhoto]:
     return [photo(number) for number in numbers]
 
 
-def denoising_for(model: Model, rule: Loss | None = None) -> Denoising:
-    captions = Captions(model.text_encoder, clip_skip=0, live=False)
+def denoising_for(model: Model, rule: Loss | None = None, *, live: bool = False) -> Denoising:
+    captions = Captions(model.text_encoder, clip_skip=0, live=live)
     return denoising_of(model, captions, rule or Loss(), as_base=torch.no_grad)
 
 

@@ -15,7 +15,7 @@ from webui.library.cards import metadata_of as metadata_in
 from webui.library.cards import tag_frequencies, thumbnail_of
 from webui.library.catalog import CheckpointInfo
 from webui.library.families import AdapterBase, PredictionType
-from webui.library.sidecars import read_sidecars, write_notes
+from webui.library.sidecars import read_sidecars
 from webui.training.config import TrainingConfig
 from webui.training.validation.choosing import Row, choose
 from webui.training.validation.output import VALIDATION, WEIGHT, Made, metadata_of, notes_of, thumbnail
@@ -50,8 +50,7 @@ def made(
 
 
 def test_everything_is_text_and_comes_back_from_a_file(tmp_path: Path) -> None:
-    picture = Image.new("RGB", (640, 320), (200, 30, 60))
-    said = metadata_of(made(thumbnail=thumbnail(picture)))
+    said = metadata_of(made(thumbnail=thumbnail(Image.new("RGB", (640, 320), (200, 30, 60)))))
     path = tmp_path / "zorble.safetensors"
     save_file({"a": torch.zeros(1)}, path, metadata=said)
     found = metadata_in(path)
@@ -120,7 +119,9 @@ def test_the_notes_beside_the_file_are_understood_by_the_library(tmp_path: Path)
     path = tmp_path / "zorble.safetensors"
     save_file({"a": torch.zeros(1)}, path)
     one = made()
-    notes = read_sidecars([write_notes(path, notes_of(one))])
+    beside = path.with_suffix(".json")
+    beside.write_text(json.dumps(notes_of(one)), encoding="utf-8")
+    notes = read_sidecars([beside])
     assert notes.activation_text == "zorble"
     assert notes.preferred_weight == one.choice.weight
     assert "below the base's" in notes.notes
@@ -128,7 +129,7 @@ def test_the_notes_beside_the_file_are_understood_by_the_library(tmp_path: Path)
 
 def test_a_thumbnail_is_small_and_carries_nothing_else() -> None:
     picture = Image.new("RGBA", (300, 900), (1, 2, 3, 128))
-    picture.info["parameters"] = "secret prompt"
+    picture.info["comment"] = b"secret prompt"
     data = base64.b64decode(thumbnail(picture).partition(",")[2])
     assert Image.open(io.BytesIO(data)).size == (85, 256)
     assert b"secret" not in data

@@ -18,6 +18,7 @@ from PIL import Image
 import webui
 from webui.library.catalog import CheckpointInfo
 from webui.library.families import AdapterBase
+from webui.library.sidecars import KEYS
 from webui.training.config import Method, TrainingConfig
 from webui.training.validation.choosing import Choice
 
@@ -91,16 +92,17 @@ def metadata_of(made: Made) -> dict[str, str]:
 
 
 def notes_of(made: Made) -> dict[str, Any]:
-    """For `library.sidecars.write_notes`: what the page puts into a prompt by itself."""
-    return {
+    """The content of `NAME.json` beside the file: what this page and A1111's put into a prompt by themselves."""
+    said = {
         "activation_text": made.config.data.trigger,
         "preferred_weight": made.choice.weight,
         "notes": " ".join(filter(None, [made.choice.reason, made.choice.warning])),
     }
+    return {KEYS[name]: value for name, value in said.items()}
 
 
 def thumbnail(picture: Image.Image) -> str:
-    """A small copy as a data URL."""
+    """A small copy as a data URL, with nothing else in it."""
     small = picture.convert("RGB")
     small.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS)
     small.info.clear()
