@@ -31,7 +31,9 @@ class _Part(BaseModel):
 class Data(_Part):
     """The photos and what is said of them."""
 
-    photos: Path = Field(description="Folder or zip of photos; captions are .txt files of the same name.")
+    photos: Path = Field(
+        description="Folder or zip of photos, with captions as .txt; or a list: OneTrainer's, kohya's, or JSONL."
+    )
     trigger: str = Field(default="", max_length=64, description="Word that calls the subject up; put into captions.")
     class_word: str = Field(default="", max_length=64, description='What the subject is: "person", "dog", "style".')
     caption: str = Field(
@@ -75,7 +77,9 @@ class Network(_Part):
     method: Method = "lora"
     rank: int = Field(default=16, ge=1, le=1024)
     alpha: float = Field(default=16.0, gt=0.0, description="The change is scaled by alpha / rank.")
-    conv_rank: int = Field(default=8, ge=1, le=1024, description="Rank of 3 x 3 convolutions, for locon, loha, lokr.")
+    conv_rank: int = Field(
+        default=8, ge=1, le=1024, description="Rank of 3 x 3 convolutions: locon, and others on all layers."
+    )
     conv_alpha: float = Field(default=8.0, gt=0.0)
     lokr_factor: int = Field(
         default=-1, ge=-1, le=1024, description="Size of the smaller half; -1: as square as possible."

@@ -6,6 +6,10 @@ from torch import Tensor, nn
 from webui.pipeline.adapters import formulas
 from webui.training.networks.layers import Adaptable, AdaptedLayer, Dropouts, applied, kernel_of
 
+NO_LIMIT = 1000.0
+"""OFT's alpha is the limit on its turning, for each row; nothing comes near this one. 0 would be "none" to LyCORIS, and
+"no turning at all" to A1111."""
+
 
 class Ia3Layer(AdaptedLayer):
     """W with each output, or each input, times 1 + its value. Liu et al. 2022, arXiv:2205.05638."""
@@ -25,16 +29,13 @@ class Ia3Layer(AdaptedLayer):
 
 
 class OftLayer(AdaptedLayer):
-    """W with runs of output rows turned by rotations, which keep their angles. Qiu et al. 2023, arXiv:2306.07280.
-
-    Without a constraint: the alpha of 0 in its file says so, as LyCORIS writes it.
-    """
+    """W with runs of output rows turned by rotations, which keep their angles. Qiu et al. 2023, arXiv:2306.07280."""
 
     def __init__(self, layer: Adaptable, dropouts: Dropouts, *, block: int) -> None:
         outputs = len(layer.weight)
         size = next(n for n in range(min(block, outputs), 0, -1) if outputs % n == 0)
         super().__init__(
-            layer, dropouts, {"oft_blocks": torch.zeros(outputs // size, size, size)}, {"alpha": torch.tensor(0.0)}
+            layer, dropouts, {"oft_blocks": torch.zeros(outputs // size, size, size)}, {"alpha": torch.tensor(NO_LIMIT)}
         )
 
     def adapted(self, x: Tensor) -> Tensor:
