@@ -6,12 +6,15 @@ import sys
 import threading
 import webbrowser
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import uvicorn
 
 from webui.command_generate import CommandReport
+from webui.command_train import Train
 from webui.errors import InvalidRequest, StorageError, WebUIError
 from webui.generation.events import ImageReady
 from webui.generation.postprocess import NO_ADDITIONS, Additions, Processed
@@ -20,6 +23,7 @@ from webui.generation.steps import checked_steps
 from webui.hooks import CommandContext
 from webui.images.store import HeldPictures, ImageStore, KeptPictures
 from webui.jobs.cancel import CancelToken
+from webui.jobs.events import JobEvent
 from webui.jobs.worker import JobContext, Runner, Worker
 from webui.library.catalog import STARTER, Library
 from webui.library.downloads.download import DownloadRequest
@@ -41,6 +45,7 @@ from webui.services import (
     with_seed,
 )
 from webui.settings import Settings
+from webui.training.events import TrainingFinished
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -160,6 +165,23 @@ def preload_starter(generator: "Generator", services: Services) -> None:
         generator.preload(STARTER)
     except WebUIError as error:  # other checkpoints still run; a job that asks for this one fails with the same words
         logger.warning("The starter model could not be loaded: %s", error)
+
+
+def build_training(settings: Settings) -> Train:
+    """What runs a training's folder. torch is imported when it does."""
+
+    def train(run_dir: Path, *, report: Callable[[JobEvent], None], check: Callable[[], None]) -> TrainingFinished:
+        from webui.pipeline.allocator import keep_freed_memory
+        from webui.pipeline.device import choose_device
+        from webui.training.run import run_training
+
+        device = choose_device(settings.device, "fp32")
+        if device.is_cpu:
+            keep_freed_memory()
+        with closing(build_library(settings)) as library:
+            return run_training(run_dir, library, device, report=report, check=check, cache_dir=settings.cache_dir)
+
+    return train
 
 
 def prepare_data_dir(settings: Settings) -> None:

@@ -253,6 +253,40 @@ def _told(ready: "ImageReady") -> dict[str, Any]:
     return told | ({"details": ready.details} if ready.details else {})
 
 
+def _train_options(command: argparse.ArgumentParser) -> None:
+    from webui.command_train import add_train_options
+
+    add_train_options(command)
+    command.set_defaults(run=_train)
+
+
+def _train(options: argparse.Namespace) -> int:
+    from webui.app import build_training
+    from webui.command_train import train_from_file, write_new_config
+    from webui.services import build_library
+
+    settings = _settings_of(options)
+    if options.new:
+        with closing(build_library(settings)) as library:
+            print(write_new_config(options, library))
+        return 0
+    train = build_training(settings)
+    return train_from_file(options.config, settings.training_dir, train, resume=options.resume, stream=sys.stderr)
+
+
+def _training_run_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="folder with the run's config.toml")
+    command.set_defaults(run=_training_run)
+
+
+def _training_run(options: argparse.Namespace) -> int:
+    from webui.app import build_training
+    from webui.command_train import train_folder
+    from webui.training.folders import RunFolder
+
+    return train_folder(RunFolder(options.run_dir), build_training(_settings_of(options)), stream=sys.stdout)
+
+
 BENCHMARKS = MappingProxyType({"pictures": "against_diffusers.py", "models": "models.py", "faces": "faces.py"})
 
 
@@ -310,6 +344,8 @@ _COMMANDS = MappingProxyType(
     {
         "serve": ("serve the browser page (the default)", _serve_options),
         "generate": ("make pictures without a browser", _generate_options),
+        "train": ("train an adapter on photos, or write a config for it", _train_options),
+        "training-run": ("run the training of one folder, telling lines of JSON", _training_run_options),
         "inspect": ("say what a model file is, as JSON", _inspect_options),
         "models": ("get, list, convert and merge models", _models_options),
         "extensions": ("list and check extensions, switch them on and off", _extensions_options),

@@ -1,0 +1,247 @@
+"""`launch.py train`: a run in this process, new or resumed, or its config; and `training-run`, which the page starts.
+
+Imports no torch: what trains is handed in.
+"""
+
+import argparse
+import json
+import logging
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import Protocol, TextIO, get_args
+
+from webui.errors import InvalidRequest, WebUIError
+from webui.jobs.cancel import CancelToken, JobInterrupted
+from webui.jobs.events import Failed, JobEvent, Progress
+from webui.library.catalog import STARTER, Library
+from webui.library.families import FAMILIES
+from webui.training.config import Method, TrainingConfig
+from webui.training.config_file import config_text, read_config
+from webui.training.events import (
+    CandidateSaved,
+    Estimated,
+    EventLines,
+    LossReported,
+    Paused,
+    TrainingFinished,
+    TrainingNote,
+    ValidationReported,
+)
+from webui.training.folders import RunFolder, new_run, run_to_resume
+from webui.training.presets import PRESETS, preset_config
+
+PAUSED = 3
+"""Exit code of a run that stands still."""
+
+EVENTS_PER_LINE = 20
+"""Losses are written that seldom where no terminal shows a running line."""
+
+log = logging.getLogger(__name__)
+
+
+class Train(Protocol):
+    """Runs what a folder describes; `webui.training.run.run_training` with the machine's parts given."""
+
+    def __call__(
+        self, run_dir: Path, *, report: Callable[[JobEvent], None], check: Callable[[], None]
+    ) -> TrainingFinished: ...
+
+
+def add_train_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("config", type=Path, metavar="CONFIG.toml", help="the run's settings")
+    command.add_argument("--resume", action="store_true", help="go on with the latest run of these settings' name")
+    new = command.add_argument_group("writing a config instead of training")
+    new.add_argument("--new", action="store_true", help="write CONFIG.toml, complete and with comments")
+    new.add_argument("--photos", type=Path, help="folder or zip of photos")
+    new.add_argument("--trigger", default="", help="word that calls the subject up")
+    new.add_argument("--class-word", default="", help='what the subject is: "woman", "dog", "style"')
+    new.add_argument("--method", choices=get_args(Method), default="lora", help="what is trained (lora)")
+    new.add_argument("--base", default=STARTER, metavar="CHECKPOINT", help=f"checkpoint to train on ({STARTER})")
+    new.add_argument("--preset", choices=PRESETS, default="person-small", help="where to start from (person-small)")
+    new.add_argument("--name", help="of what comes out (the config's file name)")
+
+
+def write_new_config(options: argparse.Namespace, library: Library) -> Path:
+    """The file of `train --new`. Raises InvalidRequest rather than replace one that is there."""
+    path: Path = options.config
+    if options.photos is None:
+        raise InvalidRequest("photos", "There are no photos to train on.", hint="Add --photos FOLDER.")
+    if path.exists():
+        raise InvalidRequest("config", f"{path} is there already.", hint="Choose another name, or remove it.")
+    info = library.find_checkpoint(options.base)
+    config = preset_config(
+        options.preset,
+        name=options.name or path.stem,
+        photos=options.photos.expanduser().resolve(),
+        base=options.base,
+        adapter_base=FAMILIES[info.family].adapter_base,
+        native_size=info.native_size,
+        method=options.method,
+        trigger=options.trigger,
+        class_word=options.class_word,
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(config_text(config), encoding="utf-8")
+    return path
+
+
+def train_from_file(path: Path, runs_dir: Path, train: Train, *, resume: bool, stream: TextIO) -> int:
+    """Runs or resumes; the last line on the standard output is JSON. Returns the exit code."""
+    config = read_config(path)
+    folder = _folder_for(config, runs_dir, resume=resume)
+    lines, shown = EventLines(folder.events), Shown(stream)
+
+    def report(event: JobEvent) -> None:
+        lines(event)
+        shown(event)
+
+    stream.write(f"Run folder: {folder.path}\n")
+    with interruptible(folder) as check:
+        try:
+            finished = train(folder.path, report=report, check=check)
+        except JobInterrupted:
+            shown.close()
+            stream.write(f"Paused. Go on with: python launch.py train {path} --resume\n")
+            return PAUSED
+        except WebUIError as error:
+            lines(Failed(message=error.message, hint=error.hint))
+            raise
+        finally:
+            shown.close()
+    sys.stdout.write(f"{json.dumps(_summary(finished), ensure_ascii=False)}\n")
+    return 0
+
+
+def _folder_for(config: TrainingConfig, runs_dir: Path, *, resume: bool) -> RunFolder:
+    """A new folder, or the one to resume, with the settings as the file has them now."""
+    if not resume:
+        return new_run(runs_dir, config)
+    folder = run_to_resume(runs_dir, config.name)
+    folder.write_config(config)
+    return folder
+
+
+def _summary(finished: TrainingFinished) -> Mapping[str, object]:
+    names = ("adapter", "best_step", "best_weight", "validation", "run_dir")
+    values = asdict(finished)
+    return {name: values[name] for name in names}
+
+
+def train_folder(folder: RunFolder, train: Train, *, stream: TextIO) -> int:
+    """What the page starts: the run of `folder`, telling every event as a line of JSON. Returns the exit code."""
+    report = EventLines(folder.events, stream)
+    with interruptible(folder) as check:
+        try:
+            train(folder.path, report=report, check=check)
+        except JobInterrupted:
+            return PAUSED
+        except WebUIError as error:
+            report(Failed(message=error.message, hint=error.hint))
+            return 2
+        except Exception as error:
+            log.exception("The training failed.")
+            hint = "This is a fault of the program: its log has the details."
+            report(Failed(message=f"The training failed ({type(error).__name__}: {error}).", hint=hint))
+            return 1
+    return 0
+
+
+@contextmanager
+def interruptible(folder: RunFolder) -> Iterator[Callable[[], None]]:
+    """Gives a `check` that raises JobInterrupted after Ctrl+C, SIGTERM, or once the folder's file `pause` is there.
+
+    A second Ctrl+C ends the process at once.
+    """
+    folder.pause.unlink(missing_ok=True)
+    token = CancelToken()
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        if token.interrupted and signum == signal.SIGINT:
+            raise KeyboardInterrupt
+        token.interrupt()
+
+    def check() -> None:
+        token.check()
+        if folder.pause.exists():
+            raise JobInterrupted
+
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = {each: signal.signal(each, stop) for each in signals}
+    try:
+        yield check
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+class Shown:
+    """Events for people: over one line of a terminal, or a line now and then."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._live = stream.isatty()
+        self._losses = 0
+
+    def __call__(self, event: JobEvent) -> None:
+        match event:
+            case Progress() if self._live:
+                self._stream.write(f"\r{event.label} {event.step}/{event.num_steps}{_left(event.seconds_left)}\x1b[K")
+            case LossReported():
+                self._losses += 1
+                if not self._live and (self._losses % EVENTS_PER_LINE == 1 or event.step == event.num_steps):
+                    self._line(_loss(event))
+            case _:
+                if text := told(event):
+                    self._line(text)
+        self._stream.flush()
+
+    def _line(self, text: str) -> None:
+        self._stream.write(f"\r{text}\x1b[K\n" if self._live else f"{text}\n")
+
+    def close(self) -> None:
+        """Leaves the line clean."""
+        if self._live:
+            self._stream.write("\r\x1b[K")
+            self._stream.flush()
+
+
+def told(event: JobEvent) -> str:
+    """One line about an event; empty for what is not told in words."""
+    match event:
+        case TrainingNote():
+            return f"Warning: {event.text}" if event.kind == "warning" else event.text
+        case Estimated():
+            minutes = event.seconds_per_step * event.num_steps / 60
+            peak, free = event.peak_bytes / 2**30, event.free_bytes / 2**30
+            pace = f"{event.num_steps} steps of {event.seconds_per_step:.2f} s, {minutes:.0f} minutes"
+            return f"{pace}; {peak:.1f} of {free:.1f} GiB"
+        case ValidationReported():
+            trained = f"{event.train:.4f} (base {event.base_train:.4f}) on trained photos"
+            if event.held_out is None or event.base_held_out is None:
+                return f"Step {event.step}: error {trained}"
+            held_out = f"{event.held_out:.4f} (base {event.base_held_out:.4f}) on those kept back"
+            return f"Step {event.step}: error {trained}, {held_out}"
+        case CandidateSaved():
+            return f"Step {event.step}: saved {Path(event.path).name}"
+        case Paused():
+            return f"Paused after step {event.step} of {event.num_steps}"
+        case TrainingFinished():
+            return f"Best: step {event.best_step} at weight {event.best_weight:g}: {event.adapter}"
+    return ""
+
+
+def _loss(event: LossReported) -> str:
+    rates = ", ".join(f"{part} {rate:.2e}" for part, rate in event.rates.items())
+    pace = f"{event.seconds_per_step:.2f} s per step{_left(event.seconds_left)}"
+    return f"Step {event.step}/{event.num_steps}: loss {event.loss:.4f}, rate {rates}, {pace}"
+
+
+def _left(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    return f", {seconds / 60:.0f} min left" if seconds >= 90 else f", {seconds:.0f} s left"
