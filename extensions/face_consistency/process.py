@@ -3,7 +3,7 @@
 Pixels that no stage's mask covers stay as they are, bit by bit. Whatever the picture is, one comes back.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,13 +12,13 @@ from PIL import Image
 
 from webui.hooks import Redraw, WebUIError
 
-from .detection import face_in, find_faces
+from .detection import face_in
 from .engine import Engine
 from .face import Face, Pixels
 from .identity import SAME_PERSON, embed, similarity
 from .params import FaceParams
 from .report import FaceReport
-from .selecting import Pair, choose
+from .selecting import Pair, choose, paired
 from .sources import Given, People, Person, Unusable, find_people, pixels_of, why_unusable
 from .stages import STAGES, NotDone, Scene, Stage, grayed, is_gray
 
@@ -76,8 +76,8 @@ def improve_faces(
         report("looking for faces")
         people = find_people(given, engine, check)
         notes += people.notes
-        notes += _stranger_notes(people, params, given, engine)
         pairs = choose(pixels, params, people, given, engine)
+        notes += _stranger_notes(pairs, people, pixels, params, given, engine)
     except Unusable as unusable:
         return Outcome(image=image, mask=canvas.mask, reason=str(unusable), notes=tuple(notes))
     faces = []
@@ -207,24 +207,28 @@ def _whole(face: Face) -> tuple[int, int, int, int]:
     return left, top, right, bottom
 
 
-def _stranger_notes(people: People, params: FaceParams, given: Given, engine: Engine) -> list[str]:
+def _stranger_notes(
+    pairs: Sequence[Pair], people: People, pixels: Pixels, params: FaceParams, given: Given, engine: Engine
+) -> list[str]:
     """Raises Unusable if a photo shows somebody else than the picture that was started from, and nobody said so."""
     wanted = people.people[0].embedding
     if people.from_init or given.init is None:
         return []
     if wanted is None:
         return _unknown_notes(params)
-    pixels = pixels_of(given.init)
-    scores = [
-        similarity(wanted, embed(pixels, face, models=engine.models))
-        for face in find_faces(pixels, models=engine.models)
-        if not why_unusable(face, pixels)
-    ]
-    if not scores or max(scores) >= SAME_PERSON:
+    try:
+        there = find_people(Given(init=given.init), engine, lambda: None).people
+    except Unusable:
+        return []
+    likeness = {id(one): similarity(wanted, one.embedding) for one in there if one.embedding is not None}
+    # Among several people it is the one in the face's place who counts; the photo may well show another of them.
+    places = [pair.person for pair in paired([pair.face for pair in pairs], there, pixels)]
+    scores = [max(likeness.values()) if one is None else likeness[id(one)] for one in places]
+    if not scores or min(scores) >= SAME_PERSON:
         return []
     source = "photo" if given.photos else "saved face"
     told = (
-        f"The {source} shows somebody else than the picture you started from: likeness {max(scores):.2f}, "
+        f"The {source} shows somebody else than the picture you started from: likeness {min(scores):.2f}, "
         f"the same person from {SAME_PERSON}."
     )
     if not params.other_person_consent:

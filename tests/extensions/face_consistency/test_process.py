@@ -267,6 +267,20 @@ def test_somebody_elses_photo_needs_a_second_word(
     assert same.faces[0].action == "warped"
 
 
+def test_one_of_several_people_is_not_put_on_another_without_a_second_word(
+    group: Pixels, engine: Engine, networks: Models
+) -> None:
+    smallest = min(find_faces(group, models=networks), key=lambda face: face.width_px * face.height_px)
+    left, top, right, bottom = (int(side) for side in smallest.box)
+    photo = np.ascontiguousarray(group[max(0, top - 30) : bottom + 30, max(0, left - 20) : right + 20])
+    sources = Given(photos=(picture(photo),), init=picture(group))
+    refused = run(group, engine, None, given=sources, faces="largest")
+    assert "somebody else" in refused.reason
+    own = run(group, engine, None, given=sources, faces="numbers", order="small-large", numbers=(1,))
+    assert not own.reason
+    assert own.faces
+
+
 def test_in_a_finished_picture_a_stranger_is_told_of(astronaut: Pixels, group: Pixels, engine: Engine) -> None:
     outcome = run(group, engine, None, given=Given(photos=(picture(astronaut),)), faces="numbers", numbers=(1,))
     assert outcome.is_changed
