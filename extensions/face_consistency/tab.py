@@ -38,7 +38,9 @@ def build_tab(context: ExtensionContext) -> None:
             consent = gr.Checkbox(label="I agree", info=TERMS, elem_id="faces_consent")
             save = gr.Button("Save face", variant="primary", elem_id="faces_save")
         with gr.Column():
-            chosen = gr.Textbox(label="Name of the face to delete", max_lines=1, elem_id="faces_chosen")
+            chosen = gr.Textbox(
+                label="Name of the face to delete", info="Click it in the list.", max_lines=1, elem_id="faces_chosen"
+            )
             delete = gr.Button("Delete face", variant="stop", elem_id="faces_delete")
 
     def save_face(paths: Sequence[str] | None, name: str, consent: bool) -> list[list[Any]]:
@@ -57,6 +59,10 @@ def build_tab(context: ExtensionContext) -> None:
         gr.Info(f"'{name}' was deleted.")
         return rows(engine)
 
+    def pick(cell: gr.SelectData) -> str:
+        return str(cell.row_value[0])
+
+    table.select(pick, None, chosen, api_visibility="private")
     save.click(save_face, [photos, name, consent], table, api_visibility="private")
     delete.click(delete_face, chosen, table, api_visibility="private")
 

@@ -136,7 +136,8 @@ def test_a_face_is_saved_and_deleted_in_its_tab(user: User, server: Server, phot
     expect(table).to_contain_text("Ada")
     faces = server.services.settings.data_dir / "extension-data" / "face_consistency" / "faces"
     assert [path.name for path in faces.iterdir()] == ["Ada.safetensors"]
-    page.locator("#faces_chosen textarea, #faces_chosen input").fill("Ada")
+    table.get_by_role("gridcell", name="Ada").click()
+    expect(page.locator("#faces_chosen textarea, #faces_chosen input")).to_have_value("Ada")
     page.get_by_role("button", name="Delete face").click()
     expect(table).not_to_contain_text("Ada")
     assert not list(faces.iterdir())
