@@ -103,7 +103,7 @@ def _add_changes(router: APIRouter, services: Services) -> None:
     def switch(id: str, on: Annotated[bool, Body(embed=True)]) -> dict[str, Any]:
         require_right()
         extension = host.enable(id) if on else host.disable(id)
-        return {"state": extension.state}
+        return {"state": extension.state, "needs_restart": extension.needs_restart}
 
     @router.post("/installed-extensions/{id}/settings")
     def change_settings(id: str, values: Annotated[dict[str, Any], Body(embed=True)]) -> dict[str, bool]:

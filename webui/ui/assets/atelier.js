@@ -252,7 +252,7 @@ const atelier = (() => {
     const image = () => make("img", { src: url, alt: `Picture ${picture.index + 1}, seed ${picture.seed}`, width: picture.width, height: picture.height });
     if (want === "compare") return compareOf(job, picture, image());
     const open = make("button", { type: "button", class: "at-open", "aria-label": "View full size", onclick: () => lightbox(panel) }, image());
-    return picture.badges.length ? make("div", { class: "at-badged" }, open, badgesOf(picture)) : open;
+    return picture.badges.length ? make("div", { class: "at-badged", style: `--at-ratio:${picture.width / picture.height}` }, open, badgesOf(picture)) : open;
   }
   function compareOf(job, picture, after) {
     const fit = { stretch: "fill", crop: "cover", fill: "contain" }[job.before] || "fill";

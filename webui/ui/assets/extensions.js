@@ -132,7 +132,7 @@ const atelierExtensions = (() => {
     const told = await post(`${row.path}/switch`, { on });
     row.busy = false;
     complain(told.failed ? join(told) : "");
-    if (!told.failed) tell(told.state === "failed" ? `${title} does not run.` : `${title} is ${told.state}. Reload the page to see it in the other tabs.`);
+    if (!told.failed) tell(told.state === "failed" ? `${title} does not run.` : `${title} is ${told.state}.${told.needs_restart ? "" : " Reload the page, and the other tabs follow."}`);
     await poll();
     from?.focus(); // a control that was disabled meanwhile has lost it
   }

@@ -116,7 +116,7 @@ const atelierInstalls = (() => {
     } else if (watched !== -installation.number) {
       watched = -installation.number;
       setText(parts.working, "");
-      result(installation.error || `${installation.done} Reload the page to see it in the other tabs.`, !!installation.error);
+      result(installation.error || installation.done, !!installation.error);
     }
     return !installation.ended;
   }
