@@ -21,7 +21,9 @@ MANIFEST = "extension.toml"
 """The file's name."""
 MAX_MANIFEST_BYTES = 1_000_000
 ID_PATTERN = r"[a-z][a-z0-9_]{0,63}"
-TAKEN_COMMANDS = frozenset({"bench", "extensions", "generate", "inspect", "models", "serve", "test"})
+TAKEN_COMMANDS = frozenset(
+    {"bench", "extensions", "generate", "inspect", "models", "serve", "test", "train", "training-run"}
+)
 """Commands of the program itself."""
 
 
