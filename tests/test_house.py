@@ -42,7 +42,18 @@ def test_imports_point_down() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("module", ["webui.cli", "webui.settings", "webui.services", "webui.ui", "webui.generation"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "webui.cli",
+        "webui.settings",
+        "webui.services",
+        "webui.ui",
+        "webui.generation",
+        "webui.training.data.training_set",
+        "webui.training.data.checks",
+    ],
+)
 def test_a_module_for_quick_answers_imports_no_torch(module: str) -> None:
     heavy = run_python(
         f"import sys, {module}; print(sorted({{'torch', 'diffusers', 'transformers'}} & set(sys.modules)))"

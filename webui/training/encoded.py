@@ -1,5 +1,6 @@
 """Photos as the U-Net sees them: latents, masks, captions, sizes, by number; each encoded once, when it is needed."""
 
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
@@ -51,6 +52,11 @@ class EncodedPhotos:
         self._cache = cache
         self._inputs = inputs
         self._encoder = encoder or weights_digest(codec.vae)
+        self._masks = {
+            i: hashlib.sha256(placed.photo.mask.read_bytes()).hexdigest()
+            for i, placed in enumerate(self._photos)
+            if placed.photo.mask is not None
+        }
 
     def __len__(self) -> int:
         return len(self._photos)
@@ -178,9 +184,7 @@ class EncodedPhotos:
     def _key(self, item: int, flipped: bool, what: str) -> str:
         placed = self._photos[item]
         key = latent_key(self.content(item), placed.area, placed.size, flipped=flipped, encoder=self._encoder)
-        mask = placed.photo.mask
-        stamp = f"{mask.stat().st_mtime_ns} {mask.stat().st_size}" if mask else ""
-        return f"{what} {stamp} of {key}"
+        return f"{what} {self._masks.get(item, '')} of {key}"
 
     def _prepared(self, placed: Placed, flipped: bool, *, masks: bool) -> Prepared:
         prepared = prepare(placed, masks=masks)

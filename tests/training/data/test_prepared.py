@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.training.data.pictures import picture, saved
-from webui.errors import InvalidRequest, UnreadableImage
+from webui.errors import InvalidRequest, StorageError, UnreadableImage
 from webui.training.config import TrainingConfig
 from webui.training.data.edits import Edit, write_edits
 from webui.training.data.faces import SeenFace
@@ -88,7 +88,7 @@ def test_a_photo_that_went_away_or_changed_is_told_about(tmp_path: Path) -> None
     with pytest.raises(UnreadableImage, match=r"a\.png"):
         prepare(placed, masks=False)
     path.unlink()
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(StorageError, match="drive is there"):
         prepare(placed, masks=False)
 
 

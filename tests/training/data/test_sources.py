@@ -146,12 +146,14 @@ def test_onetrainers_concepts_are_read(tmp_path: Path) -> None:
         {"name": "val", "path": "val", "type": "VALIDATION", "text": {"prompt_source": "sample"}},
         {"name": "off", "path": "off", "enabled": False},
         {"name": "gone", "path": "nowhere"},
+        {"name": "one", "path": "one"},
     ]  # fmt: skip
     (tmp_path / "concepts.json").write_text(json.dumps(concepts))
     collection = found(tmp_path / "concepts.json", tmp_path)
     said = {p.name: (p.caption, p.repeats, p.is_prior, p.held_out) for p in collection.photos}
     assert said == {
         "one/red_hat.png": ("red hat", 3, False, False),
+        "one/red_hat.png (2)": ("beside", 1, False, False),
         "two/x.png": ("first prompt", 1, True, False),
         "val/v.png": ("kept back", 1, False, True),
     }

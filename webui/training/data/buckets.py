@@ -39,9 +39,9 @@ def plan_buckets(
     `upscale` a photo gets a bucket that it (nearly) fills, and is only enlarged further where it is smaller than the
     smallest there can be. Without `buckets` all are squares.
     """
-    largest = (range(resolution, step - 1, -step) if not upscale else (resolution,)) or (step,)
-    levels = [candidates(side, step) if buckets else ((side, side),) for side in largest]
-    chosen = [_first_filled(size, levels) for size in sizes]
+    levels = _Levels(resolution, step, upscale=upscale, buckets=buckets)
+    of_size = {size: levels.first_filled(size) for size in set(sizes)}
+    chosen = [of_size[size] for size in sizes]
     pairs = list(zip(sizes, chosen, strict=True))
     return BucketPlan(
         sizes=tuple(chosen),
@@ -84,10 +84,21 @@ def _nearest(size: Size, candidates: Sequence[Size]) -> Size:
     return min(candidates, key=lambda bucket: (abs(math.log(bucket[0] / bucket[1]) - aspect), -bucket[0] * bucket[1]))
 
 
-def _first_filled(size: Size, levels: Sequence[Sequence[Size]]) -> Size:
-    """Of `levels` of smaller and smaller buckets the first in which the nearest one is (nearly) filled, or the last."""
-    for candidates in levels:
-        nearest = _nearest(size, candidates)
-        if cover_scale(size, nearest) <= UNSEEN_ENLARGEMENT:
-            break
-    return nearest
+class _Levels:
+    """Sets of buckets, smaller and smaller, each made when it is needed."""
+
+    def __init__(self, resolution: int, step: int, *, upscale: bool, buckets: bool) -> None:
+        self._sides = (range(resolution, step - 1, -step) if not upscale else (resolution,)) or (step,)
+        self._step = step
+        self._buckets = buckets
+        self._made: dict[int, tuple[Size, ...]] = {}
+
+    def first_filled(self, size: Size) -> Size:
+        """The nearest bucket of the first set in which the photo (nearly) fills it, or else of the last."""
+        for side in self._sides:
+            if side not in self._made:
+                self._made[side] = candidates(side, self._step) if self._buckets else ((side, side),)
+            nearest = _nearest(size, self._made[side])
+            if cover_scale(size, nearest) <= UNSEEN_ENLARGEMENT:
+                break
+        return nearest

@@ -128,7 +128,7 @@ def _pictures(folder: Path, paths: Sequence[Path]) -> Listing:
                 Listed(
                     name=name,
                     path=path,
-                    caption=read_caption(captions[stem]) if stem in captions else None,
+                    caption=_read(captions[stem]) if stem in captions else None,
                     mask=masks.get(stem.with_name(stem.name + MASK_END)),
                 )
             )
@@ -140,6 +140,15 @@ def _pictures(folder: Path, paths: Sequence[Path]) -> Listing:
                 LeftOut(name=name, path=path, kind="not a picture", sentence=f"'{name}' is not a picture.")
             )
     return listing
+
+
+def _read(path: Path) -> str:
+    try:
+        return read_caption(path)
+    except OSError as error:
+        raise InvalidRequest(
+            "data.photos", f"The caption {path} cannot be read: {error.strerror or error}.", hint="Mend or delete it."
+        ) from error
 
 
 def _stray(name: str, path: Path, kind: str) -> LeftOut:
@@ -231,7 +240,7 @@ def _named(path: Path, records: Sequence[tuple[str, Mapping[str, Any]]]) -> List
             Listed(
                 name=_name_in(path.parent, picture),
                 path=picture,
-                caption=_caption(record) or (read_caption(beside) if beside else None),
+                caption=_caption(record) or (_read(beside) if beside else None),
                 mask=mask if mask.is_file() else None,
                 repeats=_repeats(repeats),
             )

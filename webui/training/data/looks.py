@@ -1,6 +1,7 @@
 """Measures of a picture as such: how sharp it is, its bars, and a small copy to find it again by."""
 
 from dataclasses import dataclass
+from math import ceil
 
 import cv2
 import numpy as np
@@ -26,6 +27,8 @@ BAR_NOISE = 6.0
 """Levels by which the pixels of a bar may differ from its colour."""
 BAR_END_SHARE = 0.6
 """A bar ends at once over its length: at least so much of the next line has another colour, unlike a plain backdrop."""
+BAR_SPECKS = 0.02
+"""Share of a bar's line that may have another colour."""
 SMALLEST_BAR = 0.012
 LARGEST_BAR = 0.45
 """Shares of the picture's side."""
@@ -119,16 +122,27 @@ def _inside_bars(pixels: NDArray[np.uint8]) -> Box | None:
 
 def _bar(lines: NDArray[np.uint8]) -> int:
     """How many of the first lines (n, length, 3) are a bar; 0 for none."""
-    most = int(len(lines) * LARGEST_BAR)
+    least, most = max(2, ceil(SMALLEST_BAR * len(lines))), int(len(lines) * LARGEST_BAR)
     colour = np.median(lines[0], axis=0)
-    differs = np.abs(lines[: most + 1].astype(np.float32) - colour).max(axis=-1) > BAR_NOISE
-    shares = differs.mean(axis=1)
-    ends = np.flatnonzero(shares > 0.02)
-    if not len(ends) or ends[0] < max(2, SMALLEST_BAR * len(lines)) or ends[0] > most:
+    if most < least or _differing(lines[:least], colour).max() > BAR_SPECKS:
+        return 0
+    shares = _differing(lines[: most + 1], colour)
+    ends = np.flatnonzero(shares > BAR_SPECKS)
+    if not len(ends) or ends[0] > most:
         return 0
     end = int(ends[0])
     # Scaling may have mixed the line at the border.
     return end if shares[end : end + 3].max() >= BAR_END_SHARE else 0
+
+
+def _differing(lines: NDArray[np.uint8], colour: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n,): share of each line's pixels that have another colour."""
+    limit = (colour - BAR_NOISE, colour + BAR_NOISE)
+    outside = ~np.logical_and.reduce(
+        [(lines[..., i] >= limit[0][i]) & (lines[..., i] <= limit[1][i]) for i in range(3)]
+    )
+    shares: NDArray[np.float64] = outside.mean(axis=1)
+    return shares
 
 
 def _scaled_up(box: Box, size: tuple[int, int], full: tuple[int, int]) -> Box:

@@ -1,12 +1,13 @@
 """A photo as training sees it: the part that counts, in its bucket's size, with its mask."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from webui.errors import InvalidRequest
+from webui.errors import InvalidRequest, StorageError
 from webui.images.reading import flatten
 from webui.training.data.crops import Area
 from webui.training.data.photos import Photo, open_pixels
@@ -42,10 +43,10 @@ class Prepared:
 def prepare(placed: Placed, *, masks: bool) -> Prepared:
     """Reads the photo. What is transparent in it becomes white, and is masked where `masks` and no file says otherwise.
 
-    Raises UnreadableImage, InvalidRequest for a mask of another shape, and OSError where a file cannot be reached.
+    Raises UnreadableImage, InvalidRequest for a mask of another shape, StorageError where a file cannot be reached.
     """
     photo = placed.photo
-    image = open_pixels(photo.path)
+    image = _opened(photo.path)
     if image.size != (photo.width, photo.height):
         raise InvalidRequest(
             "data.photos",
@@ -60,11 +61,21 @@ def prepare(placed: Placed, *, masks: bool) -> Prepared:
     )
 
 
+def _opened(path: Path) -> Image.Image:
+    try:
+        return open_pixels(path)
+    except OSError as error:
+        raise StorageError(
+            f"{path} cannot be read: {error.strerror or error}.",
+            hint="Check that its folder or drive is there; the run can then be resumed.",
+        ) from error
+
+
 def _mask(photo: Photo, image: Image.Image) -> Image.Image | None:
     """Mode "L" in the photo's size."""
     if photo.mask is None:
         return image.getchannel("A") if photo.facts.has_alpha else None
-    mask = flatten(open_pixels(photo.mask), "#000000").convert("L")
+    mask = flatten(_opened(photo.mask), "#000000").convert("L")
     if abs(mask.width * image.height / (mask.height * image.width) - 1.0) > SHAPE_TOLERANCE:
         raise InvalidRequest(
             "data.masks",

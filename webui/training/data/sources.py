@@ -1,6 +1,7 @@
 """From what a user points at to photos: a folder, a zip, or a list. What cannot be used is told with its reason."""
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -53,6 +54,7 @@ def find_photos(
     `is_prior`: they are pictures of the class. Raises InvalidRequest where there is no source, or no photo in it.
     """
     folder, listing = _listing(source, unpack_to, check)
+    listing.files = _named_apart(listing.files)
     edits = read_edits(folder)
     files, excluded = _without_excluded(listing.files, edits)
     photos, unreadable = _read_all(files, reader or PhotoReader(), report, check)
@@ -84,6 +86,17 @@ def _listing(source: Path, unpack_to: Path, check: Check) -> tuple[Path, Listing
         f"'{source.name}' is neither a folder, nor a zip, nor a list of photos.",
         hint="Choose the folder that the photos lie in.",
     )
+
+
+def _named_apart(files: Iterable[Listed]) -> list[Listed]:
+    """Lists may name a file twice, and concepts may be called the same."""
+    seen: Counter[str] = Counter()
+    named = []
+    for listed in files:
+        seen[listed.name] += 1
+        again = f"{listed.name} ({seen[listed.name]})"
+        named.append(listed if seen[listed.name] == 1 else replace(listed, name=again))
+    return named
 
 
 def _without_excluded(files: Iterable[Listed], edits: Mapping[str, Edit]) -> tuple[list[Listed], list[LeftOut]]:

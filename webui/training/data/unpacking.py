@@ -1,6 +1,7 @@
 """Zip files of photos, unpacked once; nothing in them gets outside of their folder, and a bomb is refused."""
 
 import hashlib
+import os
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -22,7 +23,7 @@ def unpack(archive: Path, into: Path, *, check: Callable[[], None]) -> Path:
         folder = into / _digest(archive)
         if folder.is_dir():
             return folder
-        part = folder.with_name(f"{folder.name}.part")
+        part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
         shutil.rmtree(part, ignore_errors=True)
         with zipfile.ZipFile(archive) as file:
             members = _members(archive, file)
@@ -30,7 +31,7 @@ def unpack(archive: Path, into: Path, *, check: Callable[[], None]) -> Path:
             for member, target in members:
                 check()
                 _unpack_one(archive, file, member, part / target)
-        part.rename(folder)
+        _take(part, folder)
     except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError) as error:
         raise _refused(archive, f"is not a zip file, or is damaged ({error})", "Pack the photos again.") from error
     except OSError as error:
@@ -39,6 +40,16 @@ def unpack(archive: Path, into: Path, *, check: Callable[[], None]) -> Path:
             hint="Check that the file is still there and the disk has room.",
         ) from error
     return folder
+
+
+def _take(part: Path, folder: Path) -> None:
+    """Several processes of one run may unpack at once: the first wins."""
+    try:
+        part.rename(folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def _members(archive: Path, file: zipfile.ZipFile) -> list[tuple[zipfile.ZipInfo, Path]]:
