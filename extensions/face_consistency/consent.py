@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,7 +36,7 @@ class ConsentBook:
         if known := self.given():
             return known
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        draft = self.folder / f".{FILE}.{os.getpid()}"
+        draft = self.folder / f".{FILE}.{os.getpid()}.{threading.get_ident()}"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             draft.write_text(json.dumps({"given": now, "terms": TERMS}, indent=2) + "\n", "utf-8")

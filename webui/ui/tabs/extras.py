@@ -20,7 +20,7 @@ def build_extras(info: CheckpointInfo | None, native_size: int, sections: tuple[
         with gr.Column(elem_classes="at-settings"):
             if not sections:
                 gr.Markdown(NO_STEPS, elem_classes="at-prose")
-            parts.add_sections(form, sections, opened=True, on=len(sections) == 1)
+            parts.add_sections(form, sections, opened=len(sections) == 1, on=len(sections) == 1)
             with gr.Accordion("Redrawing", open=False, elem_id=form.id("redrawing")):
                 gr.Markdown(FOR_REDRAWING, elem_classes="at-prose")
                 parts.add_prompts(form, info, "")
