@@ -27,8 +27,8 @@ from webui.training.validation.examining import Examiner
 def config(method: str = "lora", **more: Any) -> TrainingConfig:
     validation = {
         "num_timesteps": 2,
-        "num_inference_steps": 2,
-        "weights": [0.5, 1.0],
+        "num_inference_steps": 1,
+        "weights": [1.0],
         "prompts": ["{trigger} a", "b {class}"],
     }
     return TrainingConfig.model_validate(
@@ -88,7 +88,8 @@ def of(kind: type[Any], events: Sequence[JobEvent]) -> list[Any]:
 
 
 def test_a_candidate_is_measured_at_each_weight_and_told(model: Model, tmp_path: Path) -> None:
-    with examined(model, tmp_path, config()) as (examiner, network, events):
+    both = config(validation={"weights": [0.5, 1.0]})
+    with examined(model, tmp_path, both) as (examiner, network, events):
         examiner.prepare()
         moved(network)
         examiner.examine(100)
@@ -157,8 +158,14 @@ def test_measuring_changes_nothing(model: Model, tmp_path: Path, method: str) ->
         assert [encoder.embed for encoder in model.text_encoder.encoders] == embeds
         after = network.state()
         assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
-        weights = {row.weight for row in examiner.choose().rows}
-    assert weights == ({0.5, 1.0} if method == "lora" else {1.0})
+
+
+@pytest.mark.parametrize("method", ["embedding", "full"])
+def test_what_has_no_weight_in_a_prompt_is_measured_as_it_is(model: Model, tmp_path: Path, method: str) -> None:
+    settings = config(method, validation={"weights": [0.5, 0.8], "samples": False})
+    with examined(model, tmp_path, settings) as (examiner, _, _):
+        examiner.examine(1)
+        assert [row.weight for row in examiner.choose().rows] == [1.0]
 
 
 def test_broken_weights_are_recorded_as_broken(model: Model, tmp_path: Path) -> None:
@@ -209,7 +216,7 @@ def test_a_run_can_be_paused_while_it_measures(model: Model, tmp_path: Path) -> 
         measured = len(list((tmp_path / "validation").glob("[0-9]*.json")))
         calls = -10_000
         examiner.examine(measured + 1)
-        assert len(examiner.choose().rows) == 2 * (measured + 1)
+        assert len(examiner.choose().rows) == measured + 1
 
 
 def test_a_folder_that_cannot_be_written_is_named(model: Model, tmp_path: Path) -> None:
