@@ -170,7 +170,7 @@ def _kohya(listing: Listing) -> list[Listed]:
             files.append(listed)
     for folder, count in found.items():
         listing.notes.append(
-            f"Folder '{folder.name}' is in kohya's layout: {_photos(count)}, each {folder.name.split('_')[0]} times."
+            f"Folder '{folder.name}' is in kohya's layout: {_photos(count)}, {_times(int(folder.name.split('_')[0]))}."
         )
     return files
 
@@ -282,6 +282,10 @@ def _photos(count: int) -> str:
     return "1 photo" if count == 1 else f"{count} photos"
 
 
+def _times(repeats: int) -> str:
+    return "each once" if repeats == 1 else f"each {repeats} times"
+
+
 def _concepts(path: Path, content: Sequence[Mapping[str, Any]]) -> Listing:
     """OneTrainer's list: one folder per concept."""
     listing = Listing()
@@ -315,7 +319,7 @@ def _concept(path: Path, concept: Mapping[str, Any], name: str) -> Listing:
         for i, listed in enumerate(found.files)
     ]
     role = {"PRIOR_PREDICTION": ", as pictures of the class", "VALIDATION": ", only to measure with"}.get(kind, "")
-    note = f"Concept '{name}': {_photos(len(files))}, each {repeats} times{role}."
+    note = f"Concept '{name}': {_photos(len(files))}, {_times(repeats)}{role}."
     return Listing(files=files, left_out=found.left_out, notes=[note])
 
 

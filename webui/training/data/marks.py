@@ -5,6 +5,7 @@ Source of the idea: Dekel et al. 2017, "On the Effectiveness of Visible Watermar
 """
 
 from collections.abc import Sequence
+from math import ceil
 
 import cv2
 import numpy as np
@@ -14,6 +15,8 @@ from webui.training.data.looks import OUTLINE_SIDE, Looks, outline_of
 
 FEWEST = 6
 """Photos that are needed to tell."""
+MOST = 200
+"""Of more photos so many, evenly chosen, tell as well."""
 AGREEING = 0.75
 """Share of the photos that have the mark's edge at its place."""
 DEVIATION = 0.5
@@ -32,7 +35,8 @@ def common_mark(looks: Sequence[Looks]) -> Shares | None:
     """Left, top, right, bottom of a mark in shares of the picture; None where there is none, or too few photos."""
     if len(looks) < FEWEST:
         return None
-    found = _agreement(np.stack([outline_of(each) for each in looks])).astype(np.uint8)
+    chosen = looks[:: ceil(len(looks) / MOST)]
+    found = _agreement(np.stack([outline_of(each) for each in chosen])).astype(np.uint8)
     # Letters are several pieces.
     joined = cv2.dilate(found, np.ones((5, 5), np.uint8))
     count, labels = cv2.connectedComponents(joined)
