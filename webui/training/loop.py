@@ -185,7 +185,8 @@ class Trainer:
         for batch in self._feed.batches(self.step):
             for term in self._denoising.terms(batch):
                 share = term.sum() / self._feed.photos_per_update
-                torch.autograd.backward(self._scaler.scale(share))
+                if share.requires_grad:  # a word learns nothing from a caption without it
+                    torch.autograd.backward(self._scaler.scale(share))
                 loss += share.detach()
                 passes.append(Pass(batch=batch, values=term.detach()))
         return passes, loss
@@ -194,10 +195,10 @@ class Trainer:
         """Norms of the gradients, before they are scaled down to the largest one that is wanted: each, and of all."""
         zero = torch.zeros((), device=self._denoising.device)
         gradients = [p.grad for p in self._parameters if p.grad is not None]
-        found = iter(torch._foreach_norm(gradients))
+        found = iter(torch._foreach_norm(gradients) if gradients else ())
         norms = torch.stack([zero if p.grad is None else next(found) for p in self._parameters])
         norm = torch.linalg.vector_norm(norms)
-        if limit := self._config.optimizer.max_gradient_norm:
+        if gradients and (limit := self._config.optimizer.max_gradient_norm):
             torch._foreach_mul_(gradients, (limit / (norm + 1e-6)).clamp_max(1.0))
         return norms, norm
 

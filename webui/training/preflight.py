@@ -156,7 +156,8 @@ def _timed(trial: Trial, device: torch.device, limit_bytes: float) -> float:
             term = next(terms, None)
         if term is None:
             break
-        torch.autograd.backward(term.sum())
+        if term.requires_grad:  # a word learns nothing from a caption without it
+            torch.autograd.backward(term.sum())
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter() - start

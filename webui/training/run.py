@@ -3,6 +3,7 @@
 Whatever ends it, the folder has all that is needed to go on; a run that is over only says again what came out.
 """
 
+import json
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -18,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from webui.errors import InvalidRequest, StorageError
 from webui.jobs.events import JobEvent, Progress
 from webui.library.catalog import Library
-from webui.library.sidecars import write_notes, write_preview
+from webui.library.sidecars import sidecar_path, write_preview
 from webui.pipeline.device import Device
 from webui.pipeline.model import Model
 from webui.training.base import Computing, attached, computing, load_base, sources_of
@@ -70,7 +71,8 @@ def run_training(
 ) -> TrainingFinished:
     """Runs or resumes what `run_dir` describes; what comes out is also put where the library finds it.
 
-    `check` raises JobInterrupted to pause. Raises WebUIError with what to do about it.
+    `check` raises JobInterrupted to pause. `cache_dir` keeps what was measured of the machine, so that a resumed run
+    computes in the same order; by default that is the run's folder. Raises WebUIError with what to do about it.
     """
     folder = RunFolder(run_dir)
     config = read_config(folder.config)
@@ -82,7 +84,7 @@ def run_training(
     found = gather(config, unpack_to=folder.unpacked, faces=faces, reader=reader, check=check)
     whole_model = config.network.method == "full"
     computed = computing(device, config.resources.precision, whole_model=whole_model)
-    model = load_base(library, config.base, computed.device, cache_dir=cache_dir)
+    model = load_base(library, config.base, computed.device, cache_dir=cache_dir or folder.path)
     _check_fits(config, model)
     if config.data.num_prior_images:
         pictures = config.data.prior_photos or folder.class_pictures
@@ -266,7 +268,8 @@ def _finish(
     written = run.network.write(folder.result, run.config.name, dtype=dtype, metadata=metadata_of(made))
     placed = _published(written, run.config, library)
     for main in (written[0], placed):
-        write_notes(main, notes_of(made))
+        notes = json.dumps(notes_of(made), indent=4, ensure_ascii=False)
+        sidecar_path(main).write_text(f"{notes}\n", encoding="utf-8")
         if picture is not None:
             with Image.open(picture) as image:
                 write_preview(main, image)

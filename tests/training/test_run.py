@@ -1,0 +1,195 @@
+"""Whole runs on a tiny random checkpoint, from photos on the disk to a file that the program lists and can use."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image, ImageDraw
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from tests.conftest import CPU
+from tests.models import write_checkpoint
+from webui.errors import InvalidRequest, StorageError
+from webui.jobs.cancel import JobInterrupted
+from webui.jobs.events import JobEvent
+from webui.library.catalog import Library
+from webui.training.config import TrainingConfig
+from webui.training.events import CandidateSaved, Estimated, LossReported, TrainingFinished, ValidationReported
+from webui.training.folders import RunFolder
+from webui.training.run import run_training
+
+
+@pytest.fixture
+def library(tmp_path: Path, tiny_models_dir: Path) -> Library:
+    """The user's own models, still empty, and the tiny checkpoints."""
+    return Library([tmp_path / "models", tiny_models_dir], tmp_path / "cache")
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i in range(5):
+        image = Image.effect_noise((80, 64 + 16 * (i % 2)), 60 + i).convert("RGB")
+        ImageDraw.Draw(image).ellipse((10 * i, 8, 10 * i + 30, 50), fill=(200, 10 * i, 20))
+        image.save(folder / f"{i}.png")
+    return folder
+
+
+def settings(photos: Path, **sections: dict[str, object]) -> TrainingConfig:
+    values: dict[str, dict[str, object]] = {
+        "data": {"photos": str(photos), "resolution": 64, "bucket_step": 32, "trigger": "red", "holdout": 1},
+        "schedule": {"num_steps": 4, "save_every": 2},
+        "network": {"rank": 2},
+        "validation": {
+            "num_timesteps": 1,
+            "num_train_photos": 1,
+            "samples": False,
+            "num_inference_steps": 1,
+            "weights": [1.0],
+            "prompts": ["{trigger}"],
+        },
+    }
+    for section, changes in sections.items():
+        values[section] = {**values.get(section, {}), **changes}
+    return TrainingConfig.model_validate({"name": "ruby", "base": "tiny", "subject": "object", **values})
+
+
+def run(
+    folder: Path,
+    config: TrainingConfig,
+    library: Library,
+    *,
+    events: list[JobEvent] | None = None,
+    check: Callable[[], None] = lambda: None,
+) -> TrainingFinished:
+    RunFolder(folder).write_config(config)
+    report = events.append if events is not None else lambda event: None
+    return run_training(folder, library, CPU, report=report, check=check, cache_dir=folder.parent / "cache")
+
+
+def test_a_run_ends_with_an_adapter_in_the_library(tmp_path: Path, photos: Path, library: Library) -> None:
+    events: list[JobEvent] = []
+    finished = run(tmp_path / "run", settings(photos, validation={"samples": True}), library, events=events)
+    path = Path(finished.adapter)
+    assert path == tmp_path / "models" / "loras" / "ruby.safetensors"
+    assert finished.best_step in (2, 4)
+    assert finished.validation
+    kinds = [type(event) for event in events]
+    assert kinds.index(Estimated) < kinds.index(LossReported)
+    assert [e.step for e in events if isinstance(e, CandidateSaved)] == [2, 4]
+    assert [e.step for e in events if isinstance(e, ValidationReported)][-2:] == [2, 4]
+    assert kinds[-1] is TrainingFinished
+    library.refresh()
+    (adapter,) = library.files("adapter")
+    assert adapter.name == "ruby"
+    with safe_open(path, framework="pt") as file:
+        assert file.metadata()["ss_output_name"] == "ruby"
+    assert any(float(tensor.abs().max()) > 0 for name, tensor in load_file(path).items() if "lora_up" in name)
+    assert path.with_suffix(".json").is_file()
+
+
+def test_a_second_run_of_the_same_name_replaces_nothing(tmp_path: Path, photos: Path, library: Library) -> None:
+    first = run(tmp_path / "one", settings(photos), library)
+    before = Path(first.adapter).read_bytes()
+    second = run(tmp_path / "two", settings(photos, schedule={"seed": 1}), library)
+    assert Path(second.adapter).name == "ruby-2.safetensors"
+    assert Path(first.adapter).read_bytes() == before
+
+
+def test_a_run_that_is_killed_between_steps_goes_on_to_the_same_file(
+    tmp_path: Path, photos: Path, library: Library
+) -> None:
+    """With a text encoder that is trained, in buckets, in two sittings."""
+    config = settings(photos, data={"caption_dropout": 0.3, "flip": True}, network={"dropout": 0.1})
+    straight = run(tmp_path / "one", config, library)
+    asked = [0]
+
+    def check() -> None:
+        asked[0] += 1
+        if RunFolder(tmp_path / "two").candidate(2).is_file():
+            raise JobInterrupted
+
+    with pytest.raises(JobInterrupted):
+        run(tmp_path / "two", config, library, check=check)
+    resumed = run(tmp_path / "two", config, library)
+    one, two = load_file(straight.adapter), load_file(resumed.adapter)
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_other_photos_and_another_base_are_refused_when_resuming(
+    tmp_path: Path, photos: Path, library: Library
+) -> None:
+    folder = tmp_path / "run"
+    run(folder, settings(photos), library)
+    with pytest.raises(InvalidRequest, match=r"network\.rank = 2, which is now 3"):
+        run(folder, settings(photos, network={"rank": 3}), library)
+    with pytest.raises(InvalidRequest, match="'tiny', not on 'tiny-v'"):
+        run(folder, settings(photos).model_copy(update={"base": "tiny-v"}), library)
+    Image.new("RGB", (64, 64), "green").save(photos / "0.png")
+    with pytest.raises(InvalidRequest, match="The photos are not those"):
+        run(folder, settings(photos), library)
+
+
+def test_a_finished_run_goes_on_when_it_is_made_longer(tmp_path: Path, photos: Path, library: Library) -> None:
+    events: list[JobEvent] = []
+    run(tmp_path / "run", settings(photos), library)
+    run(tmp_path / "run", settings(photos, schedule={"num_steps": 6}), library, events=events)
+    assert [e.step for e in events if isinstance(e, LossReported)] == [5, 6]
+
+
+@pytest.mark.parametrize("method", ["embedding", "pivotal", "full"])
+def test_words_and_whole_models_go_where_they_belong(
+    tmp_path: Path, photos: Path, library: Library, method: str
+) -> None:
+    network = {"method": method, "num_vectors": 2}
+    config = settings(photos, network=network, data={"trigger": "zrk", "class_word": "red"})
+    finished = run(tmp_path / "run", config, library)
+    room = {"embedding": "embeddings", "pivotal": "loras", "full": "checkpoints"}[method]
+    assert Path(finished.adapter).parent == tmp_path / "models" / room
+    library.refresh()
+    if method == "full":
+        assert library.find_checkpoint(Path(finished.adapter).stem).problem == ""
+        assert len(list(RunFolder(tmp_path / "run").candidates.iterdir())) <= 2, "only the best and the last are kept"
+    if method == "pivotal":
+        assert (tmp_path / "models" / "embeddings" / "zrk.safetensors").is_file()
+
+
+def test_class_pictures_are_drawn_once_and_trained_on(tmp_path: Path, photos: Path, library: Library) -> None:
+    config = settings(photos, data={"num_prior_images": 2, "class_word": "thing"})
+    run(tmp_path / "run", config, library)
+    drawn = sorted(RunFolder(tmp_path / "run").class_pictures.iterdir())
+    assert [path.name for path in drawn] == ["class-0000.png", "class-0001.png"]
+    before = [path.stat().st_mtime_ns for path in drawn]
+    longer = config.schedule.model_copy(update={"num_steps": 5})
+    run(tmp_path / "run", config.model_copy(update={"schedule": longer}), library)
+    assert [path.stat().st_mtime_ns for path in drawn] == before
+
+
+def test_a_checkpoint_that_is_removed_while_a_run_trains_harms_nothing(tmp_path: Path, photos: Path) -> None:
+    models = tmp_path / "own"
+    write_checkpoint(models / "checkpoints" / "tiny", seed=3)
+    library = Library([models], tmp_path / "cache")
+
+    def gone(event: JobEvent) -> None:
+        if isinstance(event, LossReported):
+            shutil.rmtree(models / "checkpoints" / "tiny", ignore_errors=True)
+
+    RunFolder(tmp_path / "run").write_config(settings(photos))
+    finished = run_training(tmp_path / "run", library, CPU, report=gone, check=lambda: None)
+    assert Path(finished.adapter).is_file()
+
+
+def test_what_cannot_be_trained_is_refused_before_anything_is_done(
+    tmp_path: Path, photos: Path, library: Library
+) -> None:
+    with pytest.raises(InvalidRequest, match="nothing to learn from pure noise"):
+        run(tmp_path / "a", settings(photos, loss={"zero_terminal_snr": True}), library)
+    with pytest.raises(InvalidRequest, match="prodigyopt"):
+        run(tmp_path / "b", settings(photos, optimizer={"name": "prodigy"}), library)
+    with pytest.raises((InvalidRequest, StorageError)):
+        run(tmp_path / "c", settings(tmp_path / "nowhere"), library)
