@@ -287,7 +287,10 @@ def _training_run(options: argparse.Namespace) -> int:
     return train_folder(RunFolder(options.run_dir), build_training(_settings_of(options)), stream=sys.stdout)
 
 
-BENCHMARKS = MappingProxyType({"pictures": "against_diffusers.py", "models": "models.py", "faces": "faces.py"})
+BENCHMARKS = MappingProxyType(
+    {"pictures": "against_diffusers.py", "models": "models.py", "faces": "faces.py", "training": "training.py"}
+)
+WITH_CASES = ("pictures", "training")
 
 
 def _bench_options(command: argparse.ArgumentParser) -> None:
@@ -296,9 +299,9 @@ def _bench_options(command: argparse.ArgumentParser) -> None:
         nargs="?",
         choices=tuple(BENCHMARKS),
         default="pictures",
-        help="pictures, loading and adapters, or faces",
+        help="pictures, loading and adapters, faces, or training",
     )
-    command.add_argument("--case", default="all", help="of pictures: starter, sd15 or all (all)")
+    command.add_argument("--case", default="all", help="of pictures and training: starter, sd15 or all (all)")
     command.add_argument("--rounds", type=int, default=3, help="how often each is timed (3)")
     command.add_argument("--out", type=Path, help="of faces: folder for its pictures (none are written)")
     command.set_defaults(run=_bench)
@@ -308,7 +311,7 @@ def _bench(options: argparse.Namespace) -> None:
     benchmarks = Path(__file__).resolve().parent.parent / "tests" / "benchmarks"
     if not benchmarks.is_dir():
         raise WebUIError("The benchmarks are not part of an installed package.", hint="Run them from the checkout.")
-    arguments = ["--rounds", str(options.rounds), *(["--case", options.case] if options.what == "pictures" else [])]
+    arguments = ["--rounds", str(options.rounds), *(["--case", options.case] if options.what in WITH_CASES else [])]
     arguments += ["--out", str(options.out)] if options.what == "faces" and options.out else []
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, str(benchmarks / BENCHMARKS[options.what]), *arguments])
