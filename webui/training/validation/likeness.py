@@ -63,7 +63,8 @@ class Appearance:
     photos of the subject, than in `others`, pictures that do not show it.
 
     Measured on the starter, with 3 references, pictures of the subject against pictures of it with other horns, eyes,
-    colours: 82 to 92 of 100 pairs in the right order with one picture each, 98 to 100 with the mean of six.
+    colours: 82 to 92 of 100 pairs in the right order with one picture each, 98 to 100 with the mean of six. The right
+    shape in wrong colours counts for little more than something else.
     """
 
     def __init__(
