@@ -100,10 +100,16 @@ def test_a_second_run_of_the_same_name_replaces_nothing(tmp_path: Path, photos: 
     assert Path(first.adapter).read_bytes() == before
 
 
-def test_a_run_that_is_killed_between_steps_goes_on_to_the_same_file(
-    tmp_path: Path, photos: Path, library: Library
-) -> None:
-    """With a text encoder that is trained, in buckets, in two sittings."""
+def test_a_run_that_is_over_only_says_again_what_came_out(tmp_path: Path, photos: Path, library: Library) -> None:
+    events: list[JobEvent] = []
+    first = run(tmp_path / "run", settings(photos), library)
+    assert run(tmp_path / "run", settings(photos), library, events=events) == first
+    assert events == [first]
+    assert [path.name for path in (tmp_path / "models" / "loras").glob("*.safetensors")] == ["ruby.safetensors"]
+
+
+def test_a_run_that_is_stopped_goes_on_to_the_same_file(tmp_path: Path, photos: Path, library: Library) -> None:
+    """With a text encoder that is trained, with dropouts, in two sittings."""
     config = settings(photos, data={"caption_dropout": 0.3, "flip": True}, network={"dropout": 0.1})
     straight = run(tmp_path / "one", config, library)
     asked = [0]
@@ -116,6 +122,7 @@ def test_a_run_that_is_killed_between_steps_goes_on_to_the_same_file(
     with pytest.raises(JobInterrupted):
         run(tmp_path / "two", config, library, check=check)
     resumed = run(tmp_path / "two", config, library)
+    assert asked[0] > 0
     one, two = load_file(straight.adapter), load_file(resumed.adapter)
     assert one.keys() == two.keys()
     assert all(torch.equal(one[name], two[name]) for name in one)
@@ -132,7 +139,7 @@ def test_other_photos_and_another_base_are_refused_when_resuming(
         run(folder, settings(photos).model_copy(update={"base": "tiny-v"}), library)
     Image.new("RGB", (64, 64), "green").save(photos / "0.png")
     with pytest.raises(InvalidRequest, match="The photos are not those"):
-        run(folder, settings(photos), library)
+        run(folder, settings(photos, schedule={"num_steps": 5}), library)
 
 
 def test_a_finished_run_goes_on_when_it_is_made_longer(tmp_path: Path, photos: Path, library: Library) -> None:

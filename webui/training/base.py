@@ -59,8 +59,8 @@ def load_base(library: Library, name: str, device: Device, *, cache_dir: Path | 
     if model.inputs.guidance_dim or model.inputs.num_time_ids == 5:
         kind = "a distilled model" if model.inputs.guidance_dim else "a refiner"
         raise InvalidRequest("base", f"'{name}' is {kind}, which is not trained.", hint="Choose the model it is for.")
-    with torch.no_grad():
-        model.codec.vae.to(torch.float32)  # in half precision it overflows on some photos, and rounds all of them
+    if model.codec.vae.dtype != torch.float32:  # half precision overflows on some photos, and rounds all of them
+        model.codec.vae.to(torch.float32)
     return model
 
 

@@ -39,6 +39,11 @@ class RunFolder:
         return self.path / "result"
 
     @property
+    def finished(self) -> Path:
+        """What came out, and of which settings."""
+        return self.result / "finished.json"
+
+    @property
     def unpacked(self) -> Path:
         """Photos of an archive."""
         return self.path / "photos"

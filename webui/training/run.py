@@ -8,7 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +76,9 @@ def run_training(
     """
     folder = RunFolder(run_dir)
     config = read_config(folder.config)
+    if (before := _finished_before(folder, config)) is not None:
+        report(before)
+        return before
     ranks = this_rank(cpu=device.is_cpu)
     telling = report if ranks.is_first else _nobody
     started = time.time()
@@ -107,11 +110,29 @@ def run_training(
     )
     if not ranks.is_first:
         return TrainingFinished(adapter="", best_step=0, best_weight=0.0, run_dir=str(run_dir))
-    finished = _finish(run, found, folder, examiner, library, started)
-    if finished[1]:
-        telling(TrainingNote(text=finished[1], kind="warning"))
-    telling(finished[0])
-    return finished[0]
+    finished, warning = _finish(run, found, folder, examiner, library, started)
+    _remember(finished, folder)
+    if warning:
+        telling(TrainingNote(text=warning, kind="warning"))
+    telling(finished)
+    return finished
+
+
+def _finished_before(folder: RunFolder, config: TrainingConfig) -> TrainingFinished | None:
+    """What came out of these very settings before, if it is still there."""
+    try:
+        kept = json.loads(folder.finished.read_text(encoding="utf-8"))
+        same = kept.pop("settings") == config.model_dump(mode="json")
+        before = TrainingFinished(**kept)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return before if same and Path(before.adapter).exists() else None
+
+
+def _remember(finished: TrainingFinished, folder: RunFolder) -> None:
+    settings = read_config(folder.config).model_dump(mode="json")
+    content = json.dumps({"settings": settings, **asdict(finished)}, ensure_ascii=False)
+    folder.finished.write_text(content, encoding="utf-8")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -293,7 +314,8 @@ def _thumbnail(picture: Path | None) -> str:
 
 
 def _validation(choice: Choice) -> dict[str, object]:
-    return dict(choice.as_json())
+    content: dict[str, object] = json.loads(json.dumps(choice.as_json()))  # as events have it when they are read
+    return content
 
 
 def _published(written: tuple[Path, ...], config: TrainingConfig, library: Library) -> Path:
