@@ -56,6 +56,8 @@ PHOTO_COLOURS = {"teal": (25, 150, 150), "blue": (40, 90, 215), "brown": (120, 7
 PROMPTS = ("{} on a yellow background", "{} at sunset", "{} in the desert", "{} under water",
            "{} on a white background", "{} on a red background")  # fmt: skip
 """Of the judging; the step is chosen with others."""
+CHOOSING_PROMPTS = ("a {trigger} at the beach", "a {trigger} in the snow", "a {trigger} in the city",
+                    "a {trigger} on an orange background")  # fmt: skip
 BODY, STRIPES, HORNS, BELLY = (104, 62, 176), (178, 226, 60), (240, 120, 40), (244, 214, 150)
 COLOUR_DISTANCE = 20.0
 """In CIE Lab, up to which a pixel counts as one of the subject's colour."""
@@ -143,7 +145,7 @@ def photo(rng: np.random.Generator) -> tuple[Image.Image, str]:
     subject = draw_subject(Pose.drawn(rng), side)
     slack = SIDE_PX - side
     canvas.paste(subject, (int(slack * rng.uniform(0.2, 0.8)), int(slack * rng.uniform(0.3, 0.9))), subject)
-    return canvas, f"a {TRIGGER} {CLASS_WORD} on a {name} background"
+    return canvas, f"a {TRIGGER} on a {name} background"
 
 
 def colours_there(picture: Image.Image, shares: Sequence[float]) -> float:
@@ -197,7 +199,7 @@ class Judging:
         for name, (path, weight) in candidates.items():
             if path is not None:
                 network.load_state(load_file(path))
-            subject = f"a {TRIGGER} {CLASS_WORD}" if path else f"a {CLASS_WORD}"
+            subject = f"a {TRIGGER}" if path else f"a {CLASS_WORD}"
             shots = [
                 Shot(prompt.format(subject), prompt.format(f"a {CLASS_WORD}"), 5000 + i)
                 for i, prompt in enumerate(PROMPTS)
@@ -254,9 +256,22 @@ def train(out: Path, library: Library, photos: Path, method: Method, options: ar
         "batch_size": options.batch,
         "save_every": math.ceil(options.steps / options.candidates),
     }
-    validation = {"num_inference_steps": 10, "num_timesteps": 4, "guidance_scale": 4.0, "weights": [0.8, 1.0]}
-    optimizer = {"rate": options.rate} if options.rate else {}
-    changes = {"schedule": schedule, "validation": validation, "optimizer": optimizer, "data": {"holdout": 3}}
+    validation = {
+        "prompts": CHOOSING_PROMPTS,
+        "num_inference_steps": 10,
+        "num_timesteps": 4,
+        "guidance_scale": 3.0,
+        "weights": options.weights,
+    }
+    optimizer = {"rate": options.rate, "text_rate": options.rate / 2} if options.rate else {}
+    network = {"layers": "attention and mlp", "rank": 16, "alpha": 16.0}
+    changes = {
+        "schedule": schedule,
+        "validation": validation,
+        "optimizer": optimizer,
+        "network": network if method in ("lora", "dora") else {"layers": "attention and mlp"},
+        "data": {"holdout": 3},
+    }
     config = TrainingConfig.model_validate(
         {
             **config.model_dump(),
@@ -287,6 +302,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--candidates", type=int, default=5)
     parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--weights", type=float, nargs="+", default=[0.8, 1.0])
     parser.add_argument("--rate", type=float, default=0.0, help="instead of the preset's")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)

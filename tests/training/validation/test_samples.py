@@ -33,7 +33,7 @@ def test_prompts_are_filled_in_and_the_base_is_asked_without_the_trigger() -> No
     shots = plan_shots(config(prompts=["{trigger} {class}, hat", "photo of zorb, zorbs", "{class} and a zorb."]))
     assert [(shot.prompt, shot.plainly) for shot in shots[:3]] == [
         ("zorb cat, hat", "cat, hat"),
-        ("photo of zorb, zorbs", "photo of, zorbs"),
+        ("photo of zorb, zorbs", "photo of cat, zorbs"),
         ("cat and a zorb.", "cat and a."),
     ]
 

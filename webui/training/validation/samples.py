@@ -75,10 +75,16 @@ def _filled(prompt: str, config: TrainingConfig) -> str:
 
 def _without_trigger(prompt: str, config: TrainingConfig) -> str:
     """`prompt` in which the class stands for the subject, also where the trigger was written out."""
-    trigger = config.data.trigger
-    word = config.data.class_word
-    plain = _tidy(prompt.replace("{subject}", "{class}").replace("{trigger}", "").replace("{class}", word))
-    return _tidy(re.sub(rf"(?<!\w){re.escape(trigger)}(?!\w)", "", plain)) if trigger else plain
+    trigger, word = config.data.trigger, config.data.class_word
+    plain = prompt.replace("{subject}", "{class}")
+    named = "{class}" in plain or (word and _word(word).search(plain))
+    instead = "" if named else word
+    plain = plain.replace("{trigger}", instead).replace("{class}", word)
+    return _tidy(_word(trigger).sub(lambda _: instead, plain) if trigger else plain)
+
+
+def _word(text: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<!\w){re.escape(text)}(?!\w)")
 
 
 def _tidy(text: str) -> str:
