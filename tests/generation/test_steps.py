@@ -14,13 +14,13 @@ from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
 from tests.generation.additions import Added, Amount, Nothing, Step
 from webui.errors import InvalidRequest, UnreadableImage, WebUIError
-from webui.generation.infotext import metadata_of, restore_settings
+from webui.generation.infotext import OWN_KEYS, metadata_of, restore_settings
 from webui.generation.outcome import Outcome, StepResult
 from webui.generation.parameters import build_request, parameters_of, parse_parameters
 from webui.generation.postprocess import Picture, PostprocessStep, Processed
 from webui.generation.request import Extras, GenerationRequest
 from webui.generation.scripts import picture_of, steps_of_scripts
-from webui.generation.steps import checked_steps, complete, parse_params, picture_names
+from webui.generation.steps import checked_steps, complete, infotext_key, parse_params, picture_names
 from webui.images.metadata import ImageMetadata
 
 IMAGE = Image.new("RGB", (64, 64), "red")
@@ -59,7 +59,9 @@ KINDS: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
     "inner": (Inner, st.builds(Inner, weight=st.integers(0, 9).map(float))),
 }
 titles = st.text(st.characters(categories=["L", "N"], include_characters=" -()&,:/'_"), min_size=2, max_size=20).filter(
-    lambda title: len(title.strip(" -/()&,:'")) >= 2 and title.strip()[0].isalnum()
+    lambda title: (
+        len(title.strip(" -/()&,:'")) >= 2 and title.strip()[0].isalnum() and infotext_key(title) not in OWN_KEYS
+    )
 )
 
 
@@ -368,3 +370,12 @@ def test_no_text_of_another_program_keeps_a_picture_from_being_read(fields: dict
     )
     found = restore_settings(ImageMetadata(infotext=line.replace("\n", " "), request_json=""), Added([Step()]))
     assert "postprocess" in found.values
+
+
+def test_a_text_that_says_on_is_no_step_of_its_own() -> None:
+    step = Step(id="sign", title="Sign", params_model=Amount)
+    results = (StepResult(postprocessor=step, params=Amount(words="on"), processed=None),)
+    text = metadata_of(request(), seed=1, size=(64, 64), outcome=Outcome(image=IMAGE, results=results)).infotext
+    told = restore_settings(ImageMetadata(infotext=text, request_json=""), Added([step]))
+    assert told.notes == ()
+    assert [one["params"]["words"] for one in told.values["postprocess"]] == ["on"]

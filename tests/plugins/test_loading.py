@@ -1,6 +1,7 @@
 """Whatever an extension does while it is loaded, the program goes on, and the page names it with its error."""
 
 import logging
+import re
 import sys
 import threading
 from pathlib import Path
@@ -121,6 +122,15 @@ def test_of_two_postprocessors_with_one_title_the_first_is_kept(tmp_path: Path) 
     one, two = host.extensions()
     assert (one.state, two.state) == ("on", "failed")
     assert "id or title of another one" in two.problems[0]
+
+
+def test_a_title_that_a_pictures_text_uses_otherwise_is_refused(tmp_path: Path) -> None:
+    title = re.search(r'title = "(.*)"', BRIGHTEN)
+    assert title is not None
+    write_extension(tmp_path / "extensions", "one", BRIGHTEN.replace(title[0], 'title = "Lora, hashes"'))
+    (extension,) = load_host(tmp_path).extensions()
+    assert extension.state == "failed"
+    assert "means something else in the text of a picture" in extension.problems[0]
 
 
 def test_of_two_with_one_command_the_first_has_it(tmp_path: Path) -> None:

@@ -145,9 +145,10 @@ def read_steps(
     `known` are keys that mean something else.
     """
     by_title = {infotext_key(one.title): one for one in additions.postprocessors()}
+    values = {key for one in by_title.values() for key in step_keys(one)} - set(by_title)
     steps: list[PostprocessStep] = []
     notes: list[str] = []
-    for key in (key for key, word in fields.items() if word in STEP_WORDS and key not in known):
+    for key in (key for key, word in fields.items() if word in STEP_WORDS and key not in {*known, *values}):
         if key not in by_title:
             notes.append(_not_there(key))
             continue

@@ -17,6 +17,8 @@ import pluggy
 from pydantic import BaseModel
 
 from webui.errors import ExtensionError, WebUIError
+from webui.generation.infotext import OWN_KEYS
+from webui.generation.steps import infotext_key
 from webui.hooks import PROJECT, ExtensionContext, Hooks, Postprocessor
 from webui.plugins.discovery import Found
 from webui.plugins.manifest import ID_PATTERN, Manifest, check_compatible
@@ -192,6 +194,11 @@ def _check_postprocessor(postprocessor: Postprocessor) -> None:
         raise ExtensionError(
             f"A postprocessor of it has the id {id!r} and the title {title!r}.",
             hint="The id is lower case letters, digits and _; the title is a text.",
+        )
+    if infotext_key(title) in {"", *OWN_KEYS}:
+        raise ExtensionError(
+            f"The title {title!r} of its postprocessor '{id}' means something else in the text of a picture.",
+            hint="Choose another title.",
         )
     _check_model(postprocessor.params_model, f"The params_model of its postprocessor '{id}'")
 
