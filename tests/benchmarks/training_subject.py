@@ -1,6 +1,6 @@
 """What each method learns of a subject that the starter model has never seen, and whether the chosen step is the best.
 
-    python launch.py bench subject [--out FOLDER] [--methods lora,dora,...] [--steps 150] [--candidates 5]
+    python tests/benchmarks/training_subject.py [--out FOLDER] [--methods lora,dora,...] [--steps 150] [--candidates 5]
 
 The subject is invented and drawn here: 25 photos of it on plain backgrounds, from which the run keeps some back, and 8
 more that no run ever sees. Judged are pictures at other prompts (scenes and colours that no photo has) and other seeds
