@@ -7,6 +7,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
+from webui.training import frozen
 from webui.training.config import Network
 from webui.training.frozen import lighten
 from webui.training.memory import KeptForBackward
@@ -66,6 +67,35 @@ def test_restoring_leaves_no_trace(unet: UNet2DConditionModel) -> None:
     assert not [name for name, module in unet.named_modules() if "forward" in module.__dict__]
     after, _ = run(unet)
     assert torch.equal(before, after)
+
+
+def test_weights_from_a_half_file_take_half_the_room_and_give_the_same(
+    unet: UNet2DConditionModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frozen, "LARGE_WEIGHT", 2000)
+    for parameter in unet.parameters():
+        parameter.data = parameter.data.half().float()
+    unet.down_blocks[0].resnets[0].conv1.weight.data += 1e-6
+    network = attach({"unet": unet}, Network(rank=4), "sd1")
+    parameters = [parameter for _, parameter in network.named_parameters()]
+    for parameter in parameters:
+        parameter.data.add_(0.01)
+    state = {name: tensor.clone() for name, tensor in unet.state_dict().items()}
+    plain, _ = run(unet)
+    wanted = torch.autograd.grad(plain.square().mean(), parameters)
+    restore = lighten(unet)
+    dtypes = {name: tensor.dtype for name, tensor in unet.state_dict().items()}
+    halved = sum(state[name].nbytes for name, dtype in dtypes.items() if dtype == torch.float16)
+    assert halved > 0.3 * sum(tensor.nbytes for tensor in state.values())
+    assert dtypes["down_blocks.0.resnets.0.conv1.weight"] == torch.float32, "it has no equal in half precision"
+    assert unet.dtype == torch.float32
+    light, _ = run(unet)
+    got = torch.autograd.grad(light.square().mean(), parameters)
+    assert float((light - plain).detach().norm() / plain.detach().norm()) < 1e-5
+    for mine, theirs in zip(got, wanted, strict=True):
+        assert float((mine - theirs).norm()) <= 1e-4 * float(theirs.norm()) + 1e-8
+    restore()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in unet.state_dict().items())
 
 
 def test_layers_that_are_trained_stay_as_they_are(unet: UNet2DConditionModel) -> None:

@@ -59,6 +59,8 @@ def load_base(library: Library, name: str, device: Device, *, cache_dir: Path | 
     if model.inputs.guidance_dim or model.inputs.num_time_ids == 5:
         kind = "a distilled model" if model.inputs.guidance_dim else "a refiner"
         raise InvalidRequest("base", f"'{name}' is {kind}, which is not trained.", hint="Choose the model it is for.")
+    for component in model.components.values():
+        component.source.close()  # what was read of the files need not stay in memory
     if model.codec.vae.dtype != torch.float32:  # half precision overflows on some photos, and rounds all of them
         model.codec.vae.to(torch.float32)
     return model

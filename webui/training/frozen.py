@@ -2,9 +2,9 @@
 same numbers.
 
 Autograd keeps the input of every convolution, in case its weight wants a gradient, and of every norm and activation
-apart; diffusers divides by factors that are 1. Here frozen convolutions keep nothing, a norm and its activation keep
-their common input and work the rest out again, and nothing is divided by 1. Layers that an adapter sits on are called
-as they are.
+apart; diffusers divides by factors that are 1; and weights in float32 are twice as large as in most files. Here frozen
+convolutions keep nothing, a norm and its activation keep their common input and work the rest out again, nothing is
+divided by 1, and weights are as large as in the file. Layers that an adapter sits on are called as they are.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,13 +18,22 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from webui.pipeline.allocator import give_back
+
+LARGE_WEIGHT = 2**16
+"""Values; smaller weights are not worth being stored otherwise."""
+
 
 def lighten(unet: nn.Module) -> Callable[[], None]:
     """Replaces what can be of `unet`, and returns what puts it back. Before anything that is to be taken off later.
 
-    Parts with a weight that is trained, or of a kind that is not known here, stay as they are.
+    Parts with a weight that is trained, or of a kind that is not known here, stay as they are. Weights in float32 that
+    came from a file in half precision are stored in that again, to the bit, and are float32 while they are used.
     """
-    undo = [_replaced(module, forward) for module in unet.modules() if (forward := _light(module)) is not None]
+    undo = [_halved(module) for module in unet.modules() if _can_be_halved(module)]
+    if undo:
+        give_back()
+    undo += [_replaced(module, forward) for module in unet.modules() if (forward := _light(module)) is not None]
 
     def restore() -> None:
         for each in undo:
@@ -38,7 +47,9 @@ def _light(module: nn.Module) -> Callable[..., Tensor] | None:
     if "forward" in module.__dict__:
         return None
     if isinstance(module, nn.Conv2d) and _is_frozen(module) and module.padding_mode == "zeros":
-        return lambda x: _convolved(module, x)
+        return lambda x, *_: _convolved(module, x)
+    if isinstance(module, nn.Linear) and _is_frozen(module) and module.weight.dtype == torch.float16:
+        return lambda x, *_: _projected(module, x)
     if isinstance(module, ResnetBlock2D) and _is_plain_resnet(module):
         return lambda x, temb, *_, **__: _resnet(module, x, temb)
     if isinstance(module, GEGLU):
@@ -73,7 +84,8 @@ class _FrozenConvolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, layer: nn.Conv2d) -> Tensor:
         ctx.layer, ctx.shape = layer, x.shape
-        return F.conv2d(x, layer.weight, layer.bias, layer.stride, layer.padding, layer.dilation, layer.groups)
+        weight = layer.weight.to(x.dtype)
+        return F.conv2d(x, weight, layer.bias, layer.stride, layer.padding, layer.dilation, layer.groups)
 
     @staticmethod
     @once_differentiable
@@ -81,8 +93,8 @@ class _FrozenConvolution(torch.autograd.Function):
         layer = ctx.layer
         shape = gradient.new_empty(1).expand(ctx.shape)  # its values are not looked at
         of_input, _, _ = torch.ops.aten.convolution_backward(
-            gradient, shape, layer.weight, None, layer.stride, layer.padding, layer.dilation, False, [0, 0],
-            layer.groups, (True, False, False),
+            gradient, shape, layer.weight.to(gradient.dtype), None, layer.stride, layer.padding, layer.dilation, False,
+            [0, 0], layer.groups, (True, False, False),
         )  # fmt: skip
         return of_input, None
 
@@ -90,6 +102,45 @@ class _FrozenConvolution(torch.autograd.Function):
 def _convolved(layer: nn.Conv2d, x: Tensor) -> Tensor:
     result: Tensor = _FrozenConvolution.apply(x, layer)  # type: ignore[no-untyped-call]
     return result
+
+
+class _FrozenProjection(torch.autograd.Function):
+    """A linear layer whose weight is stored in another type than it computes in."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, layer: nn.Linear) -> Tensor:
+        ctx.layer = layer
+        return F.linear(x, layer.weight.to(x.dtype), layer.bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient @ ctx.layer.weight.to(gradient.dtype), None
+
+
+def _projected(layer: nn.Linear, x: Tensor) -> Tensor:
+    result: Tensor = _FrozenProjection.apply(x, layer)  # type: ignore[no-untyped-call]
+    return result
+
+
+def _can_be_halved(module: nn.Module) -> bool:
+    if not isinstance(module, nn.Conv2d | nn.Linear) or "forward" in module.__dict__ or not _is_frozen(module):
+        return False
+    weight = module.weight
+    if weight.dtype != torch.float32 or weight.numel() < LARGE_WEIGHT:
+        return False
+    return torch.equal(weight.to(torch.float16).to(torch.float32), weight)
+
+
+def _halved(module: nn.Module) -> Callable[[], None]:
+    """Stores the weight in half precision, and its float32 self nowhere."""
+    weight: nn.Parameter = module.weight  # type: ignore[assignment]
+    weight.data = weight.data.to(torch.float16)
+
+    def restore() -> None:
+        weight.data = weight.data.to(torch.float32)
+
+    return restore
 
 
 class _NormedSilu(torch.autograd.Function):

@@ -74,6 +74,7 @@ def base_digest(sources: Mapping[str, ComponentSource]) -> str:
             values = source.tensor(name).flatten()[:SAMPLED_VALUES].contiguous()
             digest.update(f"{part} {name} {source.info(name)}".encode())
             digest.update(byte_view(values).numpy().tobytes())
+        source.close()
     return digest.hexdigest()
 
 
