@@ -304,7 +304,7 @@ def test_a_section_that_the_page_does_not_have_comes_with_the_next_start(tmp_pat
     host.tabs()
     assert not host.disable("changes").needs_restart, "the page hides it"
     assert not host.enable("changes").needs_restart
-    write_extension(tmp_path / "extensions", "changes", BRIGHTEN.replace("le=255", "le=100"))
+    write_extension(tmp_path / "extensions", "changes", BRIGHTEN.replace("le=255", "le=1000"))
     assert host.enable("changes").needs_restart
     write_extension(tmp_path / "extensions", "later", BRIGHTEN.replace("righten", "righter"))
     host.refresh()
