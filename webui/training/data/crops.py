@@ -9,6 +9,8 @@ HEADROOM = 0.42
 """Where the middle of the faces comes to lie, in shares of the crop's height: a little above its middle."""
 FACE_MARGIN = 0.35
 """Room around faces that a crop tries to keep too, in their own sizes."""
+ROUNDING = 1e-9
+"""Of a crop: a face that is as long as the crop fits, whatever the last digits say."""
 
 
 def placed_area(bucket: tuple[int, int], within: Area, faces: Sequence[Area] = ()) -> Area:
@@ -35,7 +37,7 @@ def _start(start: float, length: float, crop: float, spans: Sequence[tuple[float
     margin = min(FACE_MARGIN * (high - low), max(0.0, (crop - (high - low)) / 2))
     low, high = low - margin, high + margin
     wanted = (low + high) / 2 - share * crop
-    if high - low <= crop:
+    if high - low <= crop * (1 + ROUNDING):
         wanted = min(max(wanted, high - crop), low)
     return min(max(wanted, start), start + slack)
 
