@@ -9,6 +9,11 @@ Points = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
 """(height, width, 3) RGB."""
 
+SAME_PERSON = 0.363
+"""Cosine from which SFace's authors call two pictures the same person. Source: OpenCV Zoo."""
+VERY_CLOSE = 0.80
+"""What two pictures of one person hardly exceed: a photo and its blurred copy have 0.83."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Face:

@@ -10,10 +10,6 @@ from .sampling import cut, similarity_to
 Embedding = NDArray[np.float32]
 """(128,), of length 1."""
 
-SAME_PERSON = 0.363
-"""Cosine from which SFace's authors call two pictures the same person. Source: OpenCV Zoo."""
-VERY_CLOSE = 0.80
-"""What two pictures of one person hardly exceed: a photo and its blurred copy have 0.83."""
 MIN_FACE_PX = 40
 """Width of the detector's box below which the measure says little.
 

@@ -14,8 +14,8 @@ from webui.hooks import Redraw, WebUIError
 
 from .detection import face_in
 from .engine import Engine
-from .face import Face, Pixels
-from .identity import SAME_PERSON, embed, similarity
+from .face import SAME_PERSON, Face, Pixels
+from .identity import embed, similarity
 from .params import FaceParams
 from .report import FaceReport
 from .selecting import Pair, choose, paired

@@ -8,8 +8,7 @@ from PIL import Image
 
 from webui.hooks import Badge, Processed
 
-GOOD = 0.80
-SAME = 0.363
+from .face import SAME_PERSON, VERY_CLOSE
 
 CHANGES = frozenset({"warped", "refined", "swapped", "restored"})
 
@@ -73,10 +72,10 @@ def badge(faces: Sequence[FaceReport], reason: str) -> Badge:
     worst = min(measured, key=lambda face: face.similarity_after or 0.0)
     before, after = worst.similarity_before or 0.0, worst.similarity_after or 0.0
     text = f"face {before:.2f} → {after:.2f}" if worst.is_changed else f"face {after:.2f}"
-    if after >= GOOD:
+    if after >= VERY_CLOSE:
         return Badge(text=text, tone="good", title=title)
     tried_in_vain = any(not face.is_changed for face in faces)
-    return Badge(text=text, tone="warn" if after < SAME or tried_in_vain else "plain", title=title)
+    return Badge(text=text, tone="warn" if after < SAME_PERSON or tried_in_vain else "plain", title=title)
 
 
 def notes_on(faces: Sequence[FaceReport]) -> tuple[str, ...]:
@@ -84,7 +83,7 @@ def notes_on(faces: Sequence[FaceReport]) -> tuple[str, ...]:
     several = len(faces) > 1
     told = []
     for number, face in enumerate(faces, 1):
-        if face.reason and not (face.action == "skipped" and (face.similarity_after or 0) >= GOOD):
+        if face.reason and not (face.action == "skipped" and (face.similarity_after or 0) >= VERY_CLOSE):
             told.append(f"Face {number}: {face.reason}" if several else face.reason)
     return tuple(told)
 

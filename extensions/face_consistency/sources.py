@@ -8,9 +8,9 @@ from PIL import Image
 
 from .detection import find_faces
 from .engine import Engine
-from .face import Face, Pixels
+from .face import SAME_PERSON, Face, Pixels
 from .face_models import SavedFace
-from .identity import MIN_FACE_PX, SAME_PERSON, Embedding, embed, similarity
+from .identity import MIN_FACE_PX, Embedding, embed, similarity
 from .mesh import pose_of
 
 MIN_INSIDE = 0.8

@@ -29,8 +29,8 @@ sys.path.insert(0, str(ROOT))
 from extensions.face_consistency import topology  # noqa: E402
 from extensions.face_consistency.analysis import Models  # noqa: E402
 from extensions.face_consistency.detection import find_faces  # noqa: E402
-from extensions.face_consistency.face import Face, Pixels  # noqa: E402
-from extensions.face_consistency.identity import SAME_PERSON, VERY_CLOSE, embed, similarity  # noqa: E402
+from extensions.face_consistency.face import SAME_PERSON, VERY_CLOSE, Face, Pixels  # noqa: E402  # noqa: E402
+from extensions.face_consistency.identity import embed, similarity  # noqa: E402
 from extensions.face_consistency.masks import width_of  # noqa: E402
 from extensions.face_consistency.warp import warp_face  # noqa: E402
 

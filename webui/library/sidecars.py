@@ -9,7 +9,6 @@ import contextlib
 import io
 import json
 import math
-import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -21,6 +20,7 @@ from pydantic_core import from_json
 
 from webui.errors import InvalidRequest, StorageError
 from webui.library.families import PredictionType
+from webui.library.whole_files import write_whole
 
 MAX_SIDECAR_BYTES = 4_000_000
 MAX_TEXT_CHARS = 20_000
@@ -176,14 +176,8 @@ def _weight(value: Any) -> float | None:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """All of it or nothing: into a file beside it, which then takes its place."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
-        try:
-            temporary.write_bytes(data)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_whole(path, data)
     except OSError as error:
         raise StorageError(
             f"'{path.name}' cannot be written ({error.strerror or error}).", hint="Check the folder's permissions."

@@ -6,7 +6,6 @@ away; it never takes the place of another file.
 
 import hashlib
 import tarfile
-import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -20,7 +19,7 @@ from webui.errors import WebUIError
 from webui.jobs.events import JobEvent
 from webui.library.disk_space import disk_errors, require_space
 from webui.library.downloads.client import Client, NetworkError
-from webui.library.downloads.download import REPORT_PAUSE_S, Downloads, Meter, discard_old_parts
+from webui.library.downloads.download import Downloads, Meter, discard_old_parts, pause
 from webui.library.downloads.events import DownloadFound
 from webui.library.downloads.fetch import FREE_SOME, Watch, fetch, only_one
 from webui.library.downloads.placing import is_same, place_file
@@ -210,10 +209,7 @@ class _Getting:
         self._meter.beat()
 
     def _pause(self, seconds: float) -> None:
-        until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0:
-            self._beat()
-            time.sleep(min(left, REPORT_PAUSE_S))
+        pause(seconds, self._beat)
 
 
 def _skip(member: IO[bytes], count: int, check: Callable[[], None]) -> None:

@@ -1,7 +1,6 @@
 """What the user decided about extensions, kept in `extensions.json`: on or off, settings, where each came from."""
 
 import json
-import secrets
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from webui.errors import StorageError
+from webui.library.whole_files import write_whole
 
 FILE = "extensions.json"
 
@@ -86,16 +86,10 @@ class ExtensionStates:
             ) from error
 
     def _write(self, content: _Content) -> None:
-        """All of it or nothing: into a file beside it, which then takes its place."""
         data = json.dumps(content.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
-        temporary = self._path.with_name(f".{FILE}.{secrets.token_hex(4)}.part")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                temporary.write_text(data, "utf-8")
-                temporary.replace(self._path)
-            finally:
-                temporary.unlink(missing_ok=True)
+            write_whole(self._path, data.encode())
         except OSError as error:
             raise StorageError(
                 f"{self._path} cannot be written ({error.strerror}).", hint="Check the folder's permissions."

@@ -4,11 +4,9 @@ So nothing is ever stale: another picture, crop, size, or autoencoder is another
 """
 
 import hashlib
-import os
 import struct
 import zlib
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -17,6 +15,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from webui.errors import StorageError
+from webui.library.whole_files import write_whole
 from webui.pipeline.weight_files import byte_view
 from webui.training.config import CacheWhere
 
@@ -96,14 +95,10 @@ def _read(path: Path, key: str) -> Tensors | None:
 
 
 def _write(path: Path, key: str, tensors: Tensors) -> None:
-    part = path.with_suffix(f".{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(save(dict(tensors), metadata={"key": key, "crc32": _checksum(tensors)}))
-        part.replace(path)
+        write_whole(path, save(dict(tensors), metadata={"key": key, "crc32": _checksum(tensors)}))
     except OSError as error:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
         raise StorageError(
             f"What was encoded could not be kept in {path.parent.parent}: {error.strerror or error}.",
             hint="Make room on the disk, or set data.cache to memory.",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from webui.errors import ModelNotFound, StorageError
+from webui.library.whole_files import write_whole
 from webui.training.config import TrainingConfig
 from webui.training.config_file import config_text
 
@@ -73,9 +74,7 @@ class RunFolder:
         """Raises StorageError."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            part = self.config.with_suffix(".part")
-            part.write_text(config_text(config), encoding="utf-8")
-            part.replace(self.config)
+            write_whole(self.config, config_text(config).encode())
         except OSError as error:
             raise StorageError(
                 f"The run's folder {self.path} cannot be written to ({error.strerror}).",

@@ -11,13 +11,11 @@ from skimage import data
 
 from extensions.face_consistency.analysis import IDENTITY, Models
 from extensions.face_consistency.detection import find_faces
-from extensions.face_consistency.face import Face, Pixels
+from extensions.face_consistency.face import SAME_PERSON, VERY_CLOSE, Face, Pixels
 from extensions.face_consistency.identity import (
     ANCHORS,
     MIN_FACE_PX,
-    SAME_PERSON,
     TEMPLATE,
-    VERY_CLOSE,
     Embedding,
     embed,
     similarity,

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from extensions.face_consistency import topology
 from extensions.face_consistency.detection import find_faces
-from extensions.face_consistency.face import Face, Pixels, Points
-from extensions.face_consistency.identity import SAME_PERSON, embed, similarity
+from extensions.face_consistency.face import SAME_PERSON, Face, Pixels, Points
+from extensions.face_consistency.identity import embed, similarity
 from extensions.face_consistency.masks import width_of
 from extensions.face_consistency.warp import aligned, destination, warp_face
 

@@ -257,10 +257,15 @@ class _Download:
         self._meter.beat()
 
     def _pause(self, seconds: float) -> None:
-        until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0:
-            self._beat()
-            time.sleep(min(left, REPORT_PAUSE_S))
+        pause(seconds, self._beat)
+
+
+def pause(seconds: float, beat: Callable[[], None]) -> None:
+    """Waits, and calls `beat` as often as events may be reported."""
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        beat()
+        time.sleep(min(left, REPORT_PAUSE_S))
 
 
 class Meter:

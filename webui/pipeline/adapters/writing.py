@@ -7,7 +7,6 @@ not know.
 import hashlib
 import struct
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from webui.errors import StorageError
 from webui.library.families import AdapterBase
+from webui.library.whole_files import write_whole
 from webui.pipeline.adapters.adapter_types import ADAPTER_TYPES, adapter_type
 from webui.pipeline.adapters.targets import AdaptedComponent, Target
 from webui.pipeline.layouts import Config, modules_by_original, unet_weights
@@ -92,14 +92,10 @@ def write_embedding(path: Path, parts: Mapping[str, Tensor], *, dtype: torch.dty
 def _write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
     stored = dict(tensors)
     digest = _hash_of_weights(save(stored))
-    part = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(save(stored, {**metadata, HASH_KEY: digest}))
-        part.replace(path)
+        write_whole(path, save(stored, {**metadata, HASH_KEY: digest}))
     except OSError as error:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
         raise StorageError(
             f"The adapter '{path.name}' could not be written: {error.strerror or error}.",
             hint="Check the space on the disk and the rights of the folder.",

@@ -3,15 +3,14 @@
 Pure functions, but for reading and writing a file.
 """
 
-import os
 import random
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from webui.errors import StorageError
+from webui.library.whole_files import write_whole
 from webui.training.config import Data, Subject
 from webui.training.seeds import mixed
 
@@ -131,13 +130,9 @@ def joined_lines(lines: Sequence[str]) -> str:
 def write_caption(photo: Path, caption: str) -> Path:
     """Beside the photo, as the .txt of its name; an empty one too. Raises StorageError."""
     path = photo.with_suffix(CAPTION_SUFFIXES[0])
-    part = path.with_name(f".{path.name}.part")
     try:
-        part.write_text(f"{caption}\n" if caption else "", encoding="utf-8")
-        os.replace(part, path)  # noqa: PTH105
+        write_whole(path, (f"{caption}\n" if caption else "").encode())
     except OSError as error:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
         raise StorageError(
             f"The caption of '{photo.name}' could not be written to {photo.parent}: {error.strerror or error}.",
             hint="Check that the folder can be written to and the disk has room.",

@@ -1,15 +1,14 @@
 """What was decided by hand about single photos, kept in a file among them; the photos themselves are never changed."""
 
 import json
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from webui.errors import InvalidRequest, StorageError
+from webui.library.whole_files import write_whole
 
 FILE_NAME = "atelier-photos.json"
 
@@ -55,14 +54,11 @@ def read_edits(folder: Path) -> dict[str, Edit]:
 def write_edits(folder: Path, edits: Mapping[str, Edit]) -> None:
     """Adds `edits` to those there are, replacing what was said of the same photos. Raises StorageError."""
     together = {name: edit for name, edit in {**read_edits(folder), **edits}.items() if edit != Edit()}
-    path, part = folder / FILE_NAME, folder / f".{FILE_NAME}.part"
+    path = folder / FILE_NAME
     content = {name: edit.model_dump(mode="json", exclude_defaults=True) for name, edit in sorted(together.items())}
     try:
-        part.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
-        os.replace(part, path)  # noqa: PTH105
+        write_whole(path, json.dumps(content, indent=1, ensure_ascii=False).encode())
     except OSError as error:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
         raise StorageError(
             f"{path} could not be written: {error.strerror or error}.",
             hint="Check that the folder can be written to and the disk has room.",

@@ -8,6 +8,7 @@ from typing import Any
 from PIL import Image
 
 from webui.errors import StorageError
+from webui.library.whole_files import write_whole
 
 
 class Records:
@@ -29,12 +30,10 @@ class Records:
     def write(self, name: str, content: Mapping[str, Any]) -> None:
         """Whole or not at all. Raises StorageError."""
         path = self._path(name)
-        part = path.with_name(f".{path.name}.part")
         data = json.dumps({"digest": self._digest, **content}, ensure_ascii=False)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            part.write_text(data, encoding="utf-8")
-            part.replace(path)
+            write_whole(path, data.encode())
         except OSError as error:
             raise _not_written(path, error) from error
 
