@@ -6,23 +6,22 @@ updating and removing is for whoever sits at this machine.
 """
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Request
-from fastapi.responses import JSONResponse
-from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
-from webui.errors import InvalidRequest, WebUIError
+from webui.errors import InvalidRequest
 from webui.plugins.installing import Installer
 from webui.services import Services
 from webui.ui.extensions_page import Installation, Listing, comes_from_here, proposal_json, why_no_changes
 from webui.ui.forms import fields_of, read
 from webui.ui.guard import owner_of
+from webui.ui.refusing import RefusingRoute
 
 MAX_ZIP_BYTES = 300_000_000
 NOT_HERE = "This page was not opened on the machine itself; extensions are installed, updated and removed only there."
@@ -35,22 +34,6 @@ class ModelWish(BaseModel):
 
     file: str = Field(max_length=1000)
     licence: str = Field(max_length=200)
-
-
-class RefusingRoute(APIRoute):
-    """Answers a WebUIError with its words."""
-
-    def get_route_handler(self) -> Callable[..., Any]:
-        handler = super().get_route_handler()
-
-        async def refusing(request: Request) -> Any:
-            try:
-                return await handler(request)
-            except WebUIError as error:
-                field = error.field if isinstance(error, InvalidRequest) else ""
-                return JSONResponse({"message": error.message, "hint": error.hint, "field": field}, 422)
-
-        return refusing
 
 
 def build_extension_router(services: Services, installer: Installer) -> APIRouter:
