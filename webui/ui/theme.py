@@ -17,9 +17,20 @@ SCRIPTS = (
     "extensions_settings.js",
     "extensions_install.js",
     "extensions.js",
+    "training.js",
+    "training_crop.js",
+    "training_captions.js",
+    "training_photos.js",
 )
 """In this order: the later ones use the earlier ones."""
-STYLES = ("atelier.css", "models.css", "downloads.css", "model_tools.css", "extensions.css")
+STYLES = (
+    "atelier.css",
+    "models.css",
+    "downloads.css",
+    "model_tools.css",
+    "extensions.css",
+    "training.css",
+)
 SYSTEM_FONTS = ("system-ui", "-apple-system", "Segoe UI", "sans-serif")
 SYSTEM_MONO_FONTS = ("ui-monospace", "SF Mono", "Consolas", "monospace")
 

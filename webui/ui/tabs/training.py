@@ -1,13 +1,24 @@
-"""The Training tab: for now only what it will be."""
+"""The Training tab: one slot, filled by `assets/training*.js` from our own routes."""
+
+from typing import Any
 
 import gradio as gr
 
-TEXT = """### Training is not here yet
+from webui.ui.component import JsonHtml
 
-This is where you will train a LoRA of a person, an object or a style from your own pictures: choose the pictures,
-see their captions, start, watch the loss and sample pictures, and use the result in the other tabs.
-"""
+
+class Training(JsonHtml):
+    """Its content comes from `/training/...`."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(
+            value={},
+            html_template='<section class="at-training" aria-label="Training"></section>',
+            js_on_load="atelierTraining.panel({element})",
+            **options,
+        )
 
 
 def build_training() -> None:
-    gr.Markdown(TEXT, elem_classes="at-prose")
+    with gr.Column(elem_classes="at-training-tab"):
+        Training(elem_id="training_panel")
