@@ -74,22 +74,24 @@ class Data(_Part):
 class Network(_Part):
     """What is trained."""
 
-    method: Method = "lora"
-    rank: int = Field(default=16, ge=1, le=1024)
+    method: Method = Field(default="lora", description="What is trained, and what kind of file comes out.")
+    rank: int = Field(default=16, ge=1, le=1024, description="How much can be learnt; the file grows with it.")
     alpha: float = Field(default=16.0, gt=0.0, description="The change is scaled by alpha / rank.")
     conv_rank: int = Field(
         default=8, ge=1, le=1024, description="Rank of 3 x 3 convolutions: locon, and others on all layers."
     )
-    conv_alpha: float = Field(default=8.0, gt=0.0)
+    conv_alpha: float = Field(default=8.0, gt=0.0, description="Their change is scaled by conv_alpha / conv_rank.")
     lokr_factor: int = Field(
         default=-1, ge=-1, le=1024, description="Size of the smaller half; -1: as square as possible."
     )
     oft_block: int = Field(default=8, ge=2, le=1024, description="Rows that turn together.")
-    layers: Layers = "attention"
+    layers: Layers = Field(
+        default="attention", description="Which layers learn: attention is enough for a subject, a style wants more."
+    )
     text_encoder: bool = Field(default=True, description="Train the text encoder too.")
-    dropout: Share = 0.0
-    rank_dropout: Share = 0.0
-    module_dropout: Share = 0.0
+    dropout: Share = Field(default=0.0, description="Share of a layer's change that is left out of a pass.")
+    rank_dropout: Share = Field(default=0.0, description="Share of the ranks that are left out of a pass.")
+    module_dropout: Share = Field(default=0.0, description="Share of the layers that are left out of a pass.")
     max_norm: float = Field(default=0.0, ge=0.0, description="Largest norm of a layer's change; 0: no limit.")
     num_vectors: int = Field(default=4, ge=1, le=32, description="Vectors of an embedding.")
     embedding_start: str = Field(
@@ -101,16 +103,16 @@ class Network(_Part):
 class Optimizer(_Part):
     """How weights move."""
 
-    name: OptimizerName = "adamw"
+    name: OptimizerName = Field(default="adamw", description="The rule that weights are moved by.")
     rate: float = Field(default=1e-4, gt=0.0, le=10.0, description="Learning rate of the U-Net's part.")
     text_rate: float | None = Field(
         default=None, gt=0.0, le=10.0, description="Of the text encoder's; None: half the rate."
     )
-    embedding_rate: float = Field(default=5e-3, gt=0.0, le=10.0)
-    schedule: RateSchedule = "cosine"
+    embedding_rate: float = Field(default=5e-3, gt=0.0, le=10.0, description="Of a new word's vectors.")
+    schedule: RateSchedule = Field(default="cosine", description="How the rates fall from the warm-up to the end.")
     warmup: Share = Field(default=0.05, description="Share of the steps in which the rate rises.")
-    num_restarts: int = Field(default=1, ge=1, le=100)
-    weight_decay: float = Field(default=0.01, ge=0.0, le=1.0)
+    num_restarts: int = Field(default=1, ge=1, le=100, description="How often they begin again from the top.")
+    weight_decay: float = Field(default=0.01, ge=0.0, le=1.0, description="Pull of all weights towards zero.")
     max_gradient_norm: float = Field(default=1.0, ge=0.0, description="Gradients are scaled down to this; 0: never.")
     ema_decay: float = Field(default=0.0, ge=0.0, lt=1.0, description="Average of the weights that is kept; 0: none.")
 
@@ -118,13 +120,13 @@ class Optimizer(_Part):
 class Loss(_Part):
     """What counts as an error, and how pictures are noised."""
 
-    kind: LossKind = "mse"
-    huber_c: float = Field(default=0.1, gt=0.0, le=10.0)
-    weighting: LossWeighting = "min-snr"
+    kind: LossKind = Field(default="mse", description="How a wrong prediction counts; huber forgives what stands out.")
+    huber_c: float = Field(default=0.1, gt=0.0, le=10.0, description="Errors above this count in proportion only.")
+    weighting: LossWeighting = Field(default="min-snr", description="How much each noise level counts.")
     gamma: float = Field(default=5.0, gt=0.0, le=100.0, description="Of min-SNR; 5 in the paper.")
-    noise_offset: float = Field(default=0.0, ge=0.0, le=1.0)
+    noise_offset: float = Field(default=0.0, ge=0.0, le=1.0, description="For very dark and bright pictures; 0: none.")
     multires_iterations: int = Field(default=0, ge=0, le=10, description="Coarser noise that is added; 0: none.")
-    multires_discount: float = Field(default=0.3, ge=0.0, le=1.0)
+    multires_discount: float = Field(default=0.3, ge=0.0, le=1.0, description="Each coarser noise is weaker by this.")
     zero_terminal_snr: bool = Field(default=False, description="The last step is pure noise; only with v-prediction.")
 
 
@@ -134,10 +136,10 @@ class Schedule(_Part):
     num_steps: int = Field(default=1500, ge=1, le=1_000_000, description="Updates of the weights.")
     batch_size: int = Field(default=1, ge=1, le=256, description="Photos per pass, per process.")
     accumulation: int = Field(default=1, ge=1, le=256, description="Passes per update.")
-    seed: int = Field(default=0, ge=0, le=2**32 - 1)
+    seed: int = Field(default=0, ge=0, le=2**32 - 1, description="The same seed draws the same noise and order.")
     save_every: int = Field(default=0, ge=0, description="Steps between candidates that are measured; 0: ten of them.")
     state_every_s: float = Field(default=300.0, gt=0.0, description="Seconds between states that a run resumes from.")
-    clip_skip: int = Field(default=0, ge=0, le=11)
+    clip_skip: int = Field(default=0, ge=0, le=11, description="Last layers of the text encoder that are left out.")
 
 
 class Validation(_Part):
@@ -146,9 +148,9 @@ class Validation(_Part):
     num_timesteps: int = Field(default=8, ge=1, le=64, description="Noise levels per photo, spread evenly.")
     num_train_photos: int = Field(default=8, ge=1, le=64, description="Trained photos measured beside those kept back.")
     prompts: tuple[str, ...] = Field(default=(), description="Sample prompts; {trigger} and {class} are filled in.")
-    negative_prompt: str = ""
-    num_inference_steps: int = Field(default=20, ge=1, le=150)
-    guidance_scale: float = Field(default=7.0, ge=0.0, le=50.0)
+    negative_prompt: str = Field(default="", description="What samples should not show.")
+    num_inference_steps: int = Field(default=20, ge=1, le=150, description="Sampling steps of a sample.")
+    guidance_scale: float = Field(default=7.0, ge=0.0, le=50.0, description="CFG scale of a sample.")
     weights: tuple[float, ...] = Field(
         default=(0.6, 0.8, 1.0), min_length=1, description="Adapter weights that are tried."
     )
@@ -158,7 +160,7 @@ class Validation(_Part):
 class Resources(_Part):
     """What the machine gives."""
 
-    precision: Precision = "auto"
+    precision: Precision = Field(default="auto", description="What is computed in; auto: bf16 on GPUs that have it.")
     gradient_checkpointing: bool = Field(default=False, description="Less memory, a quarter slower.")
     ladder: bool = Field(
         default=True, description="Take the memory-saving steps by itself where the plan does not fit."
@@ -170,7 +172,7 @@ class TrainingConfig(_Part):
 
     name: str = Field(pattern=r"^[\w][\w .-]{0,63}$", description="File name of what comes out.")
     base: str = Field(default="starter", description="Checkpoint that is trained on.")
-    subject: Subject = "person"
+    subject: Subject = Field(default="person", description="What the photos show.")
     data: Data
     network: Network = Network()
     optimizer: Optimizer = Optimizer()

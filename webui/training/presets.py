@@ -11,6 +11,7 @@ from typing import Any, Literal
 from webui.errors import InvalidRequest
 from webui.library.families import AdapterBase
 from webui.training.config import Method, Subject, TrainingConfig
+from webui.training.sample_prompts import SAMPLE_PROMPTS
 
 Size = Literal["small", "normal", "large"]
 Values = Mapping[str, Mapping[str, Any]]
@@ -20,14 +21,17 @@ SUBJECTS: Mapping[Subject, Values] = MappingProxyType(
         "person": {
             "data": {"caption": "photo of {trigger} {class}", "class_word": "person", "caption_dropout": 0.05},
             "network": {"layers": "attention", "text_encoder": True},
+            "validation": {"prompts": SAMPLE_PROMPTS["person"]},
         },
         "object": {
             "data": {"caption": "photo of {trigger} {class}", "class_word": "thing", "flip": True},
             "network": {"layers": "attention", "text_encoder": True},
+            "validation": {"prompts": SAMPLE_PROMPTS["object"]},
         },
         "style": {
             "data": {"caption": "{trigger} {class}", "class_word": "style", "flip": True, "caption_dropout": 0.1},
             "network": {"layers": "attention and mlp", "text_encoder": False},
+            "validation": {"prompts": SAMPLE_PROMPTS["style"]},
         },
     }
 )

@@ -1,11 +1,10 @@
 """Sample pictures: the same prompts and seeds at every step and weight, by the samplers that pictures are made with."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from types import MappingProxyType
 
 import torch
 from PIL import Image
@@ -19,32 +18,14 @@ from webui.pipeline.samplers import SAMPLERS
 from webui.pipeline.schedules import SCHEDULES
 from webui.pipeline.text_encoding import CLIP_RULES, TextEncoder
 from webui.prompt.grammar import parse_prompt
-from webui.training.config import Subject, TrainingConfig
+from webui.training.config import TrainingConfig
 from webui.training.networks.trainable import Trainable
+from webui.training.sample_prompts import SAMPLE_PROMPTS
 
 SAMPLER = "DPM++ 2M"
 MIN_PICTURES = 4
 """Fewer prompts are drawn with several seeds each."""
 SIDE_STEP_PX = 64
-
-PLACES = (
-    "{subject} at the beach",
-    "{subject} in the snow",
-    "{subject} in the city",
-    "{subject} under a night sky",
-    "{subject} on a red background",
-    "{subject} on a green meadow",
-)
-STYLES = (
-    "a cat, {subject}",
-    "a house, {subject}",
-    "a woman, {subject}",
-    "a car, {subject}",
-    "a tree, {subject}",
-    "a bowl of fruit, {subject}",
-)
-PROMPTS: Mapping[Subject, Sequence[str]] = MappingProxyType({"person": PLACES, "object": PLACES, "style": STYLES})
-"""Where none are given: places that photos seldom show, since following the prompt there has to be kept, not learnt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +39,7 @@ class Shot:
 
 def plan_shots(config: TrainingConfig) -> tuple[Shot, ...]:
     """The prompts of the run, or the usual ones of its kind of subject, with seeds of their own."""
-    prompts = config.validation.prompts or PROMPTS[config.subject]
+    prompts = config.validation.prompts or SAMPLE_PROMPTS[config.subject]
     rounds = -(-MIN_PICTURES // len(prompts))
     return tuple(
         Shot(_filled(prompt, config), _without_trigger(prompt, config), config.schedule.seed + number)
@@ -68,18 +49,15 @@ def plan_shots(config: TrainingConfig) -> tuple[Shot, ...]:
 
 def _filled(prompt: str, config: TrainingConfig) -> str:
     trigger, word = config.data.trigger, config.data.class_word
-    return _tidy(
-        prompt.replace("{subject}", "{trigger} {class}").replace("{trigger}", trigger).replace("{class}", word)
-    )
+    return _tidy(prompt.replace("{trigger}", trigger).replace("{class}", word))
 
 
 def _without_trigger(prompt: str, config: TrainingConfig) -> str:
     """`prompt` in which the class stands for the subject, also where the trigger was written out."""
     trigger, word = config.data.trigger, config.data.class_word
-    plain = prompt.replace("{subject}", "{class}")
-    named = "{class}" in plain or (word and _word(word).search(plain))
+    named = "{class}" in prompt or (word and _word(word).search(prompt))
     instead = "" if named else word
-    plain = plain.replace("{trigger}", instead).replace("{class}", word)
+    plain = prompt.replace("{trigger}", instead).replace("{class}", word)
     return _tidy(_word(trigger).sub(lambda _: instead, plain) if trigger else plain)
 
 
