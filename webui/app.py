@@ -6,7 +6,7 @@ import sys
 import threading
 import webbrowser
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from webui.command_generate import CommandReport
-from webui.command_train import Train
+from webui.command_train import Pick, Train
 from webui.errors import InvalidRequest, StorageError, WebUIError
 from webui.generation.events import ImageReady
 from webui.generation.postprocess import NO_ADDITIONS, Additions, Processed
@@ -33,6 +33,7 @@ from webui.library.tool_progress import ToolReport
 from webui.library.tool_requests import parse_tool_request
 from webui.plugins.host import PluginHost
 from webui.plugins.models import ModelRequest, get_model
+from webui.plugins.training import faces_for_training
 from webui.services import (
     DOWNLOAD,
     EXTENSION_MODEL,
@@ -45,7 +46,10 @@ from webui.services import (
     with_seed,
 )
 from webui.settings import Settings
-from webui.training.events import TrainingFinished
+from webui.training.config_file import read_config
+from webui.training.data.faces import FaceReader
+from webui.training.events import TrainingFinished, TrainingNote
+from webui.training.folders import RunFolder
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -168,7 +172,7 @@ def preload_starter(generator: "Generator", services: Services) -> None:
 
 
 def build_training(settings: Settings) -> Train:
-    """What runs a training's folder. torch is imported when it does."""
+    """What runs a training's folder. It imports torch, and the extensions where there are faces to be read."""
 
     def train(run_dir: Path, *, report: Callable[[JobEvent], None], check: Callable[[], None]) -> TrainingFinished:
         from webui.pipeline.allocator import keep_freed_memory
@@ -178,10 +182,31 @@ def build_training(settings: Settings) -> Train:
         device = choose_device(settings.device, "fp32")
         if device.is_cpu:
             keep_freed_memory()
-        with closing(build_library(settings)) as library:
-            return run_training(run_dir, library, device, report=report, check=check, cache_dir=settings.cache_dir)
+        with closing(build_library(settings)) as library, faces_of(run_dir, report) as faces:
+            return run_training(
+                run_dir, library, device, report=report, check=check, faces=faces, cache_dir=settings.cache_dir
+            )
+
+    def faces_of(run_dir: Path, report: Callable[[JobEvent], None]) -> AbstractContextManager[FaceReader | None]:
+        if read_config(RunFolder(run_dir).config).subject != "person":
+            return nullcontext()
+        return faces_for_training(settings, lambda text: report(TrainingNote(text=text, kind="warning")))
 
     return train
+
+
+def build_picking(settings: Settings) -> Pick:
+    """What makes another candidate of a run its result. torch is imported when it does."""
+
+    def pick(run_dir: Path, step: int, weight: float | None, *, report: Callable[[JobEvent], None]) -> TrainingFinished:
+        from webui.pipeline.device import choose_device
+        from webui.training.picking import pick as picked
+
+        device = choose_device(settings.device, "fp32")
+        with closing(build_library(settings)) as library:
+            return picked(run_dir, step, weight, library, device, report=report, cache_dir=settings.cache_dir)
+
+    return pick
 
 
 def prepare_data_dir(settings: Settings) -> None:

@@ -33,6 +33,7 @@ from webui.images.metadata import ImageMetadata, encode_image, read_metadata
 from webui.images.reading import flatten, open_image
 from webui.jobs.cancel import CancelToken
 from webui.settings import Settings
+from webui.training.data.faces import FaceReader, SeenFace
 
 if TYPE_CHECKING:
     from fastapi import APIRouter  # which takes half a second to import, and the command line has no use for it
@@ -44,6 +45,7 @@ __all__ = [
     "CommandContext",
     "ExtensionContext",
     "Extras",
+    "FaceReader",
     "GenerationRequest",
     "Hooks",
     "ImageMetadata",
@@ -56,6 +58,7 @@ __all__ = [
     "Postprocessor",
     "Processed",
     "Redraw",
+    "SeenFace",
     "Settings",
     "Stage",
     "Tab",
@@ -162,6 +165,12 @@ class Hooks:
     def commands(self, context: ExtensionContext) -> Sequence[Command]:
         """Commands of `launch.py`, those that extension.toml names. A name that is taken is refused."""
         raise NotImplementedError
+
+    @hookspec
+    def face_reader(self, context: ExtensionContext) -> FaceReader | None:
+        """Finds faces in photos and tells people apart, for training. Asked of one extension after the other, by id,
+        until one gives a reader. Raise where faces cannot be read; `read` may be called from several threads at once.
+        """
 
     @hookspec
     def before_stage(self, moment: Moment, context: ExtensionContext) -> str | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
-from webui.hooks import Command, ExtensionContext, Postprocessor, Tab, hookimpl
+from webui.hooks import Command, ExtensionContext, FaceReader, Postprocessor, Tab, hookimpl
 
 from .params import FaceSettings
 from .postprocessor import Detailer, FaceConsistency
@@ -50,6 +50,14 @@ def commands(context: ExtensionContext) -> Sequence[Command]:
     from .command import face_command
 
     return (face_command(context),)
+
+
+@hookimpl
+def face_reader(context: ExtensionContext) -> FaceReader:
+    from .engine import engine_of
+    from .reading import PhotoFaces
+
+    return PhotoFaces(engine_of(context).models)
 
 
 @hookimpl

@@ -108,6 +108,13 @@ class Models:
             rows = network.forward(boxes_layer)[0][kept] if len(kept) else np.zeros((0, 18))
         return kept, np.array(rows, np.float32), scores[kept]
 
+    def open(self) -> None:
+        """Those that finding and telling apart take, so that what is wrong with them shows now."""
+        with self._lock:
+            self._get(DETECTOR, open_detector)
+            self._get(MESH, cv2.dnn.readNetFromTFLite)
+            self._get(IDENTITY, cv2.dnn.readNetFromONNX)
+
     def path_of(self, file: str) -> Path | None:
         """Where a network's file is; None if nowhere."""
         return next((folder / file for folder in self.folders if (folder / file).is_file()), None)

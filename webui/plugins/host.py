@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,13 +18,15 @@ from webui.errors import ExtensionError, InvalidRequest
 from webui.generation.postprocess import Moment, Postprocessor
 from webui.hooks import Command, ExtensionContext, Tab
 from webui.plugins.discovery import Found, extension_folders, find_extensions
+from webui.plugins.faces import GuardedFaces
 from webui.plugins.guarded import Guarded
 from webui.plugins.loading import Loaded, check_list, failure, forget_modules, load_extension, within
 from webui.plugins.manifest import Manifest
-from webui.plugins.stages import StageHooks
+from webui.plugins.stages import Blame, StageHooks
 from webui.plugins.state import FILE, ExtensionStates
 from webui.plugins.values import SettingsValues
 from webui.settings import CHECKOUT, Settings
+from webui.training.data.faces import FaceReader
 
 LOG = logging.getLogger(__name__)
 
@@ -98,6 +101,7 @@ class PluginHost:
         self._loaded: dict[str, Loaded] = {}
         self._postprocessors: dict[str, Guarded] = {}
         self._without_stages: set[str] = set()
+        self._without_faces: set[str] = set()
         self._problems: dict[str, tuple[str, ...]] = {}
         self._problems_lock = threading.Lock()
         self._values = SettingsValues(self.states)
@@ -196,6 +200,27 @@ class PluginHost:
     def after_stage(self, moment: Moment, result: Any) -> tuple[Any, list[str]]:
         return self._stages.after(moment, result, self._with_hook("after_stage"))
 
+    def face_reader(self) -> FaceReader | None:
+        """Of the first extension that has one; None without. Its `read` raises ExtensionError.
+
+        One whose reader fails is not asked again until it is enabled anew, or the program is.
+        """
+        for loaded in self._loaded.values():
+            if loaded.has("face_reader") and loaded.id not in self._without_faces:
+                reader = self._asked(loaded, "face_reader", blame=self._faces_off)
+                if reader is not None:
+                    with suppress(ExtensionError):
+                        return GuardedFaces(loaded, reader, self._faces_off)
+        return None
+
+    def why_no_faces(self) -> str:
+        """Why there is no reader of faces, in sentences: whatever does not run might have had one."""
+        if problem := self.problem():
+            return problem
+        faulty = [each for each in self.extensions() if each.state == "failed" or each.id in self._without_faces]
+        told = [f"{each.title}: {each.problems[-1]}" for each in faulty if each.problems]
+        return " ".join(told) or "No extension that is switched on reads faces."
+
     def tabs(self) -> list[ExtensionTab]:
         """For the page that is built now; it shows these, and the present postprocessors, until the next start."""
         with self._lock:
@@ -276,6 +301,7 @@ class PluginHost:
     def _start(self, found: Found) -> None:
         self._tried.add(found.id)
         self._without_stages.discard(found.id)
+        self._without_faces.discard(found.id)
         self._stages.forget(found.id)
         try:
             loaded = load_extension(
@@ -349,15 +375,21 @@ class PluginHost:
             self._without_stages.add(extension.id)
         self.blame(extension, error)
 
-    def _asked(self, loaded: Loaded, hook: str, kind: type | None = None) -> Any:
-        """What the hook returns; None if it fails, and that is kept. With `kind`, it has to be a list of that."""
+    def _faces_off(self, extension: Loaded, error: ExtensionError) -> None:
+        if self._loaded.get(extension.id) is extension:
+            self._without_faces.add(extension.id)
+        self.blame(extension, ExtensionError(f"It reads no faces any more: {error.message}", hint=error.hint))
+
+    def _asked(self, loaded: Loaded, hook: str, kind: type | None = None, *, blame: Blame | None = None) -> Any:
+        """What the hook returns; None if it fails, and `blame` is told. With `kind`, it has to be a list of that."""
         limit_s = self._settings.extension_load_s
         try:
             answer = within(limit_s, lambda: loaded.ask(hook), what=f"Its hook `{hook}`", folder=loaded.folder)
             if kind is not None and answer is not None:
                 check_list(answer, hook, kind)
         except ExtensionError as error:
-            self.blame(loaded, ExtensionError(f"Its hook `{hook}` failed: {error.message}", hint=error.hint))
+            told = ExtensionError(f"Its hook `{hook}` failed: {error.message}", hint=error.hint)
+            (blame or self.blame)(loaded, told)
             return None
         return answer
 

@@ -19,7 +19,7 @@ TIMES_SLOW = 3
 
 
 class Blame(Protocol):
-    """Keeps on record that the extension did something wrong; its stage hooks are off from then on."""
+    """Keeps on record that the extension did something wrong, and may switch off what did it."""
 
     def __call__(self, extension: Loaded, error: ExtensionError) -> None: ...
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from webui.hooks import Command, ExtensionContext, Moment, Postprocessor, Stage, Tab, hookimpl
+from webui.hooks import Command, ExtensionContext, FaceReader, Moment, Postprocessor, Stage, Tab, hookimpl
 
 from .command import GRAIN
 from .diary import Diary
@@ -78,6 +78,12 @@ def routes(context: ExtensionContext) -> "APIRouter":
 @hookimpl
 def commands() -> Sequence[Command]:
     return [GRAIN]
+
+
+@hookimpl
+def face_reader() -> FaceReader | None:
+    """Who knows faces returns an object with `same_person` and `read`."""
+    return None
 
 
 @hookimpl
