@@ -4,7 +4,9 @@ Frozen pydantic models; ranges are checked here, units and reasons are in the de
 commented file show too. Imports no torch.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -20,6 +22,24 @@ LossWeighting = Literal["none", "min-snr", "debiased"]
 LossKind = Literal["mse", "huber", "smooth l1"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 CacheWhere = Literal["memory", "disk", "off"]
+
+OPTIMIZER_PACKAGES: Mapping[OptimizerName, str] = MappingProxyType(
+    {"adamw8bit": "bitsandbytes", "prodigy": "prodigyopt", "schedule-free adamw": "schedulefree"}
+)
+"""What has to be installed for some."""
+
+FREE_TO_CHANGE: Mapping[str, frozenset[str] | None] = MappingProxyType(
+    {
+        "name": None,
+        "subject": None,
+        "validation": None,
+        "resources": None,
+        "schedule": frozenset({"num_steps", "save_every", "state_every_s"}),
+        "data": frozenset({"cache", "photos", "prior_photos", "num_prior_images"}),
+        "optimizer": frozenset({"rate", "text_rate", "embedding_rate", "schedule", "warmup", "num_restarts"}),
+    }
+)
+"""Parts of a configuration, whole (None) or single fields, that a run may go on without. Photos count by content."""
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 

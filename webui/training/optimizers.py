@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from transformers.optimization import Adafactor
 
 from webui.errors import InvalidRequest
+from webui.training.config import OPTIMIZER_PACKAGES, OptimizerName
 from webui.training.config import Optimizer as Settings
-from webui.training.config import OptimizerName
 
 LION_BETAS = (0.9, 0.99)
 EMBEDDING = "embedding"
@@ -117,11 +117,13 @@ def _of_package(module: str, name: str, groups: Groups, **settings: Any) -> torc
 OPTIMIZERS: Mapping[OptimizerName, OptimizerRow] = MappingProxyType(
     {
         "adamw": OptimizerRow(make=_adamw),
-        "adamw8bit": OptimizerRow(make=_adamw8bit, package="bitsandbytes", needs_cuda=True, state_bytes=2),
-        "prodigy": OptimizerRow(make=_prodigy, package="prodigyopt", finds_rate=True, state_bytes=16),
+        "adamw8bit": OptimizerRow(
+            make=_adamw8bit, package=OPTIMIZER_PACKAGES["adamw8bit"], needs_cuda=True, state_bytes=2
+        ),
+        "prodigy": OptimizerRow(make=_prodigy, package=OPTIMIZER_PACKAGES["prodigy"], finds_rate=True, state_bytes=16),
         "adafactor": OptimizerRow(make=_adafactor, state_bytes=1),
         "lion": OptimizerRow(make=_lion, state_bytes=4),
-        "schedule-free adamw": OptimizerRow(make=_schedule_free, package="schedulefree"),
+        "schedule-free adamw": OptimizerRow(make=_schedule_free, package=OPTIMIZER_PACKAGES["schedule-free adamw"]),
     }
 )
 

@@ -19,23 +19,12 @@ from torch import Tensor
 from webui.errors import InvalidRequest, StorageError
 from webui.pipeline.component_source import ComponentSource
 from webui.pipeline.weight_files import byte_view
-from webui.training.config import TrainingConfig
+from webui.training.config import FREE_TO_CHANGE, TrainingConfig
 
 VERSION = 1
 SAMPLED_VALUES = 64
 """Of each weight of the base go into its digest."""
 NAMED_PHOTOS = 3
-
-FREE_TO_CHANGE: Mapping[str, frozenset[str] | None] = {
-    "name": None,
-    "subject": None,
-    "validation": None,
-    "resources": None,
-    "schedule": frozenset({"num_steps", "save_every", "state_every_s"}),
-    "data": frozenset({"cache", "photos", "prior_photos", "num_prior_images"}),
-    "optimizer": frozenset({"rate", "text_rate", "embedding_rate", "schedule", "warmup", "num_restarts"}),
-}
-"""Parts of a configuration, whole (None) or single fields, that a run may go on without. Photos count by content."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
