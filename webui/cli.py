@@ -261,8 +261,8 @@ def _train_options(command: argparse.ArgumentParser) -> None:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from webui.app import build_training
-    from webui.command_train import train_from_file, write_new_config
+    from webui.app import build_picking, build_training
+    from webui.command_train import pick_from_file, train_from_file, write_new_config
     from webui.services import build_library
 
     settings = _settings_of(options)
@@ -270,6 +270,8 @@ def _train(options: argparse.Namespace) -> int:
         with closing(build_library(settings)) as library:
             print(write_new_config(options, library))
         return 0
+    if options.pick is not None:
+        return pick_from_file(options.config, settings.training_dir, build_picking(settings), options.pick, sys.stderr)
     train = build_training(settings)
     return train_from_file(options.config, settings.training_dir, train, resume=options.resume, stream=sys.stderr)
 
@@ -285,6 +287,22 @@ def _training_run(options: argparse.Namespace) -> int:
     from webui.training.folders import RunFolder
 
     return train_folder(RunFolder(options.run_dir), build_training(_settings_of(options)), stream=sys.stdout)
+
+
+def _training_pick_options(command: argparse.ArgumentParser) -> None:
+    from webui.command_train import add_pick_options
+
+    add_pick_options(command)
+    command.set_defaults(run=_training_pick)
+
+
+def _training_pick(options: argparse.Namespace) -> int:
+    from webui.app import build_picking
+    from webui.command_train import pick_in_folder
+    from webui.training.folders import RunFolder
+
+    pick = build_picking(_settings_of(options))
+    return pick_in_folder(RunFolder(options.run_dir), pick, options.step, options.weight, stream=sys.stdout)
 
 
 BENCHMARKS = MappingProxyType(
@@ -349,6 +367,7 @@ _COMMANDS = MappingProxyType(
         "generate": ("make pictures without a browser", _generate_options),
         "train": ("train an adapter on photos, or write a config for it", _train_options),
         "training-run": ("run the training of one folder, telling lines of JSON", _training_run_options),
+        "training-pick": ("take another candidate of a run, telling lines of JSON", _training_pick_options),
         "inspect": ("say what a model file is, as JSON", _inspect_options),
         "models": ("get, list, convert and merge models", _models_options),
         "extensions": ("list and check extensions, switch them on and off", _extensions_options),

@@ -1,4 +1,5 @@
-"""`launch.py train`: a run in this process, new or resumed, or its config; and `training-run`, which the page starts.
+"""`launch.py train`: a run in this process, new or resumed, its config, or another candidate of it; and `training-run`
+and `training-pick`, which the page starts.
 
 Imports no torch: what trains is handed in.
 """
@@ -20,6 +21,7 @@ from webui.jobs.cancel import CancelToken, JobInterrupted
 from webui.jobs.events import Failed, JobEvent, Progress
 from webui.library.catalog import STARTER, Library
 from webui.library.families import FAMILIES
+from webui.training.alone import RunInUse
 from webui.training.config import Method, TrainingConfig
 from webui.training.config_file import config_text, read_config
 from webui.training.events import (
@@ -32,7 +34,7 @@ from webui.training.events import (
     TrainingNote,
     ValidationReported,
 )
-from webui.training.folders import RunFolder, new_run, run_to_resume
+from webui.training.folders import RunFolder, new_run, run_to_pick_from, run_to_resume
 from webui.training.presets import PRESETS, preset_config
 
 PAUSED = 3
@@ -52,9 +54,23 @@ class Train(Protocol):
     ) -> TrainingFinished: ...
 
 
+class Pick(Protocol):
+    """Makes another candidate the result; `webui.training.picking.pick` with the machine's parts given."""
+
+    def __call__(
+        self, run_dir: Path, step: int, weight: float | None, *, report: Callable[[JobEvent], None]
+    ) -> TrainingFinished: ...
+
+
 def add_train_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("config", type=Path, metavar="CONFIG.toml", help="the run's settings")
     command.add_argument("--resume", action="store_true", help="go on with the latest run of these settings' name")
+    command.add_argument(
+        "--pick",
+        type=_step_and_weight,
+        metavar="STEP[:WEIGHT]",
+        help="instead of training, take another candidate of the latest run as what comes out",
+    )
     new = command.add_argument_group("writing a config instead of training")
     new.add_argument("--new", action="store_true", help="write CONFIG.toml, complete and with comments")
     new.add_argument("--photos", type=Path, help="folder or zip of photos")
@@ -64,6 +80,20 @@ def add_train_options(command: argparse.ArgumentParser) -> None:
     new.add_argument("--base", default=STARTER, metavar="CHECKPOINT", help=f"checkpoint to train on ({STARTER})")
     new.add_argument("--preset", choices=PRESETS, default="person-small", help="where to start from (person-small)")
     new.add_argument("--name", help="of what comes out (the config's file name)")
+
+
+def add_pick_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="folder of a run")
+    command.add_argument("step", type=int, metavar="STEP", help="candidate to take")
+    command.add_argument("weight", type=float, nargs="?", metavar="WEIGHT", help="to recommend it at (its best one)")
+
+
+def _step_and_weight(text: str) -> tuple[int, float | None]:
+    step, colon, weight = text.partition(":")
+    try:
+        return int(step), float(weight) if colon else None
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"'{text}' is not STEP or STEP:WEIGHT, such as 800:0.8") from error
 
 
 def write_new_config(options: argparse.Namespace, library: Library) -> Path:
@@ -109,10 +139,28 @@ def train_from_file(path: Path, runs_dir: Path, train: Train, *, resume: bool, s
             stream.write(f"Paused. Go on with: python launch.py train {path} --resume\n")
             return PAUSED
         except WebUIError as error:
-            lines(Failed(message=error.message, hint=error.hint))
+            if not isinstance(error, RunInUse):
+                lines(Failed(message=error.message, hint=error.hint))
             raise
         finally:
             shown.close()
+    sys.stdout.write(f"{json.dumps(_summary(finished), ensure_ascii=False)}\n")
+    return 0
+
+
+def pick_from_file(path: Path, runs_dir: Path, pick: Pick, wanted: tuple[int, float | None], stream: TextIO) -> int:
+    """Takes another candidate of the latest run; the last line on the standard output is JSON."""
+    folder, shown = run_to_pick_from(runs_dir, read_config(path).name), Shown(stream)
+    lines = EventLines(folder.events)
+
+    def report(event: JobEvent) -> None:
+        lines(event)
+        shown(event)
+
+    try:
+        finished = pick(folder.path, *wanted, report=report)
+    finally:
+        shown.close()
     sys.stdout.write(f"{json.dumps(_summary(finished), ensure_ascii=False)}\n")
     return 0
 
@@ -137,17 +185,39 @@ def train_folder(folder: RunFolder, train: Train, *, stream: TextIO) -> int:
     report = EventLines(folder.events, stream)
     with interruptible(folder) as check:
         try:
-            train(folder.path, report=report, check=check)
+            return _told_as_lines(
+                lambda: train(folder.path, report=report, check=check), report, EventLines(None, stream)
+            )
         except JobInterrupted:
             return PAUSED
-        except WebUIError as error:
-            report(Failed(message=error.message, hint=error.hint))
-            return 2
-        except Exception as error:
-            log.exception("The training failed.")
-            hint = "This is a fault of the program: its log has the details."
-            report(Failed(message=f"The training failed ({type(error).__name__}: {error}).", hint=hint))
-            return 1
+
+
+def pick_in_folder(folder: RunFolder, pick: Pick, step: int, weight: float | None, *, stream: TextIO) -> int:
+    """As `train_folder`, where the user prefers the candidate of `step`. A refusal is told to `stream` alone: the run
+    is as it was."""
+    report, refused = EventLines(folder.events, stream), EventLines(None, stream)
+    return _told_as_lines(lambda: pick(folder.path, step, weight, report=report), refused, refused)
+
+
+def _told_as_lines(
+    work: Callable[[], object], failed: Callable[[JobEvent], None], in_use: Callable[[JobEvent], None]
+) -> int:
+    """Exit code of `work`, whose errors go to `failed`; that another process is at it, which is none, to `in_use`."""
+    try:
+        work()
+    except RunInUse as error:
+        in_use(Failed(message=error.message, hint=error.hint))
+        return 2
+    except WebUIError as error:
+        failed(Failed(message=error.message, hint=error.hint))
+        return 2
+    except JobInterrupted:
+        raise
+    except Exception as error:
+        log.exception("The training failed.")
+        hint = "This is a fault of the program: its log has the details."
+        failed(Failed(message=f"The training failed ({type(error).__name__}: {error}).", hint=hint))
+        return 1
     return 0
 
 

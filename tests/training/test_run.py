@@ -1,74 +1,35 @@
 """Whole runs on a tiny random checkpoint, from photos on the disk to a file that the program lists and can use."""
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
 from tests.conftest import CPU
 from tests.models import write_checkpoint
+from tests.training.run_helpers import make_photos, own_library, run, settings
 from webui.errors import InvalidRequest, StorageError
 from webui.jobs.cancel import JobInterrupted
 from webui.jobs.events import JobEvent
 from webui.library.catalog import Library
-from webui.training.config import TrainingConfig
 from webui.training.events import CandidateSaved, Estimated, LossReported, TrainingFinished, ValidationReported
 from webui.training.folders import RunFolder
+from webui.training.picking import pick
 from webui.training.run import run_training
 
 
 @pytest.fixture
 def library(tmp_path: Path, tiny_models_dir: Path) -> Library:
-    """The user's own models, still empty, and the tiny checkpoints."""
-    return Library([tmp_path / "models", tiny_models_dir], tmp_path / "cache")
+    return own_library(tmp_path, tiny_models_dir)
 
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for i in range(5):
-        image = Image.effect_noise((80, 64 + 16 * (i % 2)), 60 + i).convert("RGB")
-        ImageDraw.Draw(image).ellipse((10 * i, 8, 10 * i + 30, 50), fill=(200, 10 * i, 20))
-        image.save(folder / f"{i}.png")
-    return folder
-
-
-def settings(photos: Path, **sections: dict[str, object]) -> TrainingConfig:
-    values: dict[str, dict[str, object]] = {
-        "data": {"photos": str(photos), "resolution": 64, "bucket_step": 32, "trigger": "red", "holdout": 1},
-        "schedule": {"num_steps": 4, "save_every": 2},
-        "network": {"rank": 2},
-        "validation": {
-            "num_timesteps": 1,
-            "num_train_photos": 1,
-            "samples": False,
-            "num_inference_steps": 1,
-            "weights": [1.0],
-            "prompts": ["{trigger}"],
-        },
-    }
-    for section, changes in sections.items():
-        values[section] = {**values.get(section, {}), **changes}
-    return TrainingConfig.model_validate({"name": "ruby", "base": "tiny", "subject": "object", **values})
-
-
-def run(
-    folder: Path,
-    config: TrainingConfig,
-    library: Library,
-    *,
-    events: list[JobEvent] | None = None,
-    check: Callable[[], None] = lambda: None,
-) -> TrainingFinished:
-    RunFolder(folder).write_config(config)
-    report = events.append if events is not None else lambda event: None
-    return run_training(folder, library, CPU, report=report, check=check, cache_dir=folder.parent / "cache")
+    return make_photos(tmp_path / "photos")
 
 
 def test_a_run_ends_with_an_adapter_in_the_library(tmp_path: Path, photos: Path, library: Library) -> None:
@@ -158,6 +119,10 @@ def test_words_and_whole_models_go_where_they_belong(
     finished = run(tmp_path / "run", config, library)
     room = {"embedding": "embeddings", "pivotal": "loras", "full": "checkpoints"}[method]
     assert Path(finished.adapter).parent == tmp_path / "models" / room
+    step = int(max(RunFolder(tmp_path / "run").candidates.iterdir()).stem)
+    again = pick(tmp_path / "run", step, None, library, CPU, report=lambda event: None)
+    assert (again.adapter, again.best_step) == (finished.adapter, step), "another candidate takes its place"
+    assert len(list((tmp_path / "models").rglob("*.safetensors"))) == (2 if method == "pivotal" else 1)
     library.refresh()
     if method == "full":
         assert library.find_checkpoint(Path(finished.adapter).stem).problem == ""

@@ -45,6 +45,11 @@ class RunFolder:
         return self.result / "finished.json"
 
     @property
+    def facts(self) -> Path:
+        """What the run was made from, for the notes of what comes out."""
+        return self.path / "facts.json"
+
+    @property
     def unpacked(self) -> Path:
         """Photos of an archive."""
         return self.path / "photos"
@@ -108,3 +113,13 @@ def run_to_resume(runs_dir: Path, name: str) -> RunFolder:
         if run.can_resume:
             return run
     raise ModelNotFound("run to resume", name, [run.path.name for run in runs_in(runs_dir) if run.can_resume][:3])
+
+
+def run_to_pick_from(runs_dir: Path, name: str) -> RunFolder:
+    """The latest run of that name that has candidates. Raises ModelNotFound."""
+    runs = [run for run in runs_in(runs_dir) if any(run.candidates.glob("[0-9]*.safetensors"))]
+    own = {run.path for run in runs_in(runs_dir, name)}
+    for run in runs:
+        if run.path in own:
+            return run
+    raise ModelNotFound("run with candidates", name, [run.path.name for run in runs][:3])

@@ -3,25 +3,22 @@
 Whatever ends it, the folder has all that is needed to go on; a run that is over only says again what came out.
 """
 
-import json
-import shutil
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from webui.errors import InvalidRequest, StorageError
 from webui.jobs.events import JobEvent, Progress
 from webui.library.catalog import Library
-from webui.library.sidecars import sidecar_path, write_preview
 from webui.pipeline.device import Device
 from webui.pipeline.model import Model
+from webui.training.alone import alone
 from webui.training.base import Computing, attached, computing, load_base, sources_of
 from webui.training.caching import TensorCache
 from webui.training.class_pictures import draw_class_pictures
@@ -33,6 +30,7 @@ from webui.training.data.prepared import prepare
 from webui.training.data.training_set import TrainingSet, gather
 from webui.training.encoded import EncodedPhotos, encoded_set
 from webui.training.events import CandidateSaved, TrainingFinished, TrainingNote
+from webui.training.facts import Facts, made_of, read_facts, write_facts
 from webui.training.feed import Feed
 from webui.training.folders import RunFolder
 from webui.training.frozen import lighten
@@ -40,13 +38,12 @@ from webui.training.loop import Trainer, candidate_steps
 from webui.training.networks.trainable import Trainable
 from webui.training.optimizers import OPTIMIZERS, check_optimizer
 from webui.training.preflight import Trial, plan
+from webui.training.publishing import put_out, read_finished
 from webui.training.ranks import Ranks, this_rank
-from webui.training.state import StateFile, identity_of
+from webui.training.state import Identity, StateFile, identity_of
 from webui.training.stepping import Denoising, denoising_of
 from webui.training.texts import Captions
-from webui.training.validation.choosing import Choice
 from webui.training.validation.examining import Examiner
-from webui.training.validation.output import Made, metadata_of, notes_of, thumbnail
 from webui.training.validation.photos import MeasuredPhoto
 
 Report = Callable[[JobEvent], None]
@@ -54,9 +51,6 @@ Check = Callable[[], None]
 
 NAMED_PHOTOS = 10
 """How many of the photos that were left out are told one by one."""
-
-OUTPUT_ROOMS: Mapping[str, str] = {"embedding": "embeddings", "full": "checkpoints"}
-"""Folders of models for what is no LoRA, by method."""
 
 
 def run_training(
@@ -75,11 +69,26 @@ def run_training(
     computes in the same order; by default that is the run's folder. Raises WebUIError with what to do about it.
     """
     folder = RunFolder(run_dir)
+    ranks = this_rank(cpu=device.is_cpu)
+    with alone(folder.path) if ranks.is_first else nullcontext():
+        return _run(folder, library, device, ranks, report=report, check=check, faces=faces, cache_dir=cache_dir)
+
+
+def _run(
+    folder: RunFolder,
+    library: Library,
+    device: Device,
+    ranks: Ranks,
+    *,
+    report: Report,
+    check: Check,
+    faces: FaceReader | None,
+    cache_dir: Path | None,
+) -> TrainingFinished:
     config = read_config(folder.config)
     if (before := _finished_before(folder, config)) is not None:
         report(before)
         return before
-    ranks = this_rank(cpu=device.is_cpu)
     telling = report if ranks.is_first else _nobody
     started = time.time()
     check_optimizer(config.optimizer.name, device.torch_device)
@@ -98,8 +107,17 @@ def run_training(
         found = gather(config, unpack_to=folder.unpacked, faces=faces, reader=reader, check=check)
     _tell(found, config, telling)
     run = _prepared(config, model, found, folder, ranks, computed, report=telling, check=check)
+    facts = Facts(
+        base_digest=run.identity.base_digest,
+        num_photos=len(found.train),
+        num_held_out=len(found.held_out),
+        num_prior=len(found.prior),
+        started_at=started,
+        captions=tuple(run.trained.plain_caption(i) for i in range(len(found.train))),
+    )
     examiner = _examiner(run, found, folder, faces, report=telling, check=check)
     if ranks.is_first:
+        write_facts(folder, facts)
         examiner.prepare()
     ranks.wait()
     trainer = Trainer(run.network, run.denoising, run.feed, run.config, ranks, run.states)
@@ -109,9 +127,8 @@ def run_training(
         report=telling, check=check, on_candidate=lambda step: _candidate(run, folder, examiner, step, telling)
     )
     if not ranks.is_first:
-        return TrainingFinished(adapter="", best_step=0, best_weight=0.0, run_dir=str(run_dir))
-    finished, warning = _finish(run, found, folder, examiner, library, started)
-    _remember(finished, folder)
+        return TrainingFinished(adapter="", best_step=0, best_weight=0.0, run_dir=str(folder.path))
+    finished, warning = _finish(run, folder, examiner, library)
     if warning:
         telling(TrainingNote(text=warning, kind="warning"))
     telling(finished)
@@ -120,19 +137,10 @@ def run_training(
 
 def _finished_before(folder: RunFolder, config: TrainingConfig) -> TrainingFinished | None:
     """What came out of these very settings before, if it is still there."""
-    try:
-        kept = json.loads(folder.finished.read_text(encoding="utf-8"))
-        same = kept.pop("settings") == config.model_dump(mode="json")
-        before = TrainingFinished(**kept)
-    except (OSError, ValueError, KeyError, TypeError):
+    before = read_finished(folder)
+    if before is None or before.settings != config.model_dump(mode="json"):
         return None
-    return before if same and Path(before.adapter).exists() else None
-
-
-def _remember(finished: TrainingFinished, folder: RunFolder) -> None:
-    settings = read_config(folder.config).model_dump(mode="json")
-    content = json.dumps({"settings": settings, **asdict(finished)}, ensure_ascii=False)
-    folder.finished.write_text(content, encoding="utf-8")
+    return before.told if Path(before.told.adapter).exists() else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -143,6 +151,7 @@ class _Run:
     network: Trainable
     denoising: Denoising
     feed: Feed
+    identity: Identity
     states: StateFile
     trained: EncodedPhotos
     held_out: EncodedPhotos
@@ -199,6 +208,7 @@ def _prepared(
         network=network,
         denoising=denoising,
         feed=Feed(trained, fitting, ranks, num_timesteps=num_timesteps),
+        identity=identity,
         states=StateFile(folder.state, identity),
         trained=trained,
         held_out=held_out,
@@ -264,85 +274,15 @@ def _save(network: Trainable, path: Path) -> None:
         ) from error
 
 
-def _finish(
-    run: _Run, found: TrainingSet, folder: RunFolder, examiner: Examiner, library: Library, started: float
-) -> tuple[TrainingFinished, str]:
+def _finish(run: _Run, folder: RunFolder, examiner: Examiner, library: Library) -> tuple[TrainingFinished, str]:
     """Writes the best candidate as what others load, with how it was found; and what there is to warn of."""
     choice = examiner.choose()
     run.network.load_state(load_file(folder.candidate(choice.step), device=str(run.denoising.device)))
     picture = examiner.best_picture(choice)
-    made = Made(
-        config=run.config,
-        base=run.model.info,
-        adapter_base=run.model.family.adapter_base,
-        num_photos=len(found.train),
-        num_held_out=len(found.held_out),
-        num_prior=len(found.prior),
-        started_at=started,
-        finished_at=time.time(),
-        captions={run.config.name: [run.trained.plain_caption(i) for i in range(len(found.train))]},
-        choice=choice,
-        thumbnail=_thumbnail(picture),
-    )
-    shutil.rmtree(folder.result, ignore_errors=True)
-    dtype = torch.float32 if run.config.network.method in ("embedding",) else torch.float16
-    written = run.network.write(folder.result, run.config.name, dtype=dtype, metadata=metadata_of(made))
-    placed = _published(written, run.config, library)
-    for main in (written[0], placed):
-        notes = json.dumps(notes_of(made), indent=4, ensure_ascii=False)
-        sidecar_path(main).write_text(f"{notes}\n", encoding="utf-8")
-        if picture is not None:
-            with Image.open(picture) as image:
-                write_preview(main, image)
-    return (
-        TrainingFinished(
-            adapter=str(placed),
-            best_step=choice.step,
-            best_weight=choice.weight,
-            run_dir=str(folder.path),
-            validation=_validation(choice),
-        ),
-        choice.warning or "",
-    )
-
-
-def _thumbnail(picture: Path | None) -> str:
-    if picture is None:
-        return ""
-    with Image.open(picture) as image:
-        return thumbnail(image)
-
-
-def _validation(choice: Choice) -> dict[str, object]:
-    content: dict[str, object] = json.loads(json.dumps(choice.as_json()))  # as events have it when they are read
-    return content
-
-
-def _published(written: tuple[Path, ...], config: TrainingConfig, library: Library) -> Path:
-    """Copies what came out into the user's models, beside what has the same name; returns the main file there."""
-    models = library.models_dirs[0]
-    main = _free_path(models / OUTPUT_ROOMS.get(config.network.method, "loras"), written[0])
-    for path in written:
-        target = main if path == written[0] else _free_path(models / "embeddings", path)
-        part = target.with_name(f".{target.name}.part")
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copytree(path, part) if path.is_dir() else shutil.copy2(path, part)
-            part.replace(target)
-        except OSError as error:
-            raise StorageError(
-                f"{path.name} could not be copied to {target.parent} ({error.strerror or error}).",
-                hint=f"It lies in {path.parent}. Make room on the disk, then resume the run.",
-            ) from error
-    return main
-
-
-def _free_path(room: Path, path: Path) -> Path:
-    stem, suffix = (path.name, "") if path.is_dir() else (path.stem, path.suffix)
-    target, number = room / f"{stem}{suffix}", 2
-    while target.exists():
-        target, number = room / f"{stem}-{number}{suffix}", number + 1
-    return target
+    made = made_of(read_facts(folder), run.config, run.model, choice, picture)
+    settings = read_config(folder.config).model_dump(mode="json")
+    finished = put_out(run.network, made, folder, library, picture=picture, settings=settings)
+    return finished, choice.warning or ""
 
 
 def _check_fits(config: TrainingConfig, model: Model) -> None:

@@ -15,7 +15,7 @@ from webui.library.cards import metadata_of as metadata_in
 from webui.library.cards import tag_frequencies, thumbnail_of
 from webui.library.catalog import CheckpointInfo
 from webui.library.families import AdapterBase, PredictionType
-from webui.library.sidecars import read_sidecars, sidecar_path
+from webui.library.sidecars import read_sidecars, write_notes
 from webui.training.config import TrainingConfig
 from webui.training.validation.choosing import Row, choose
 from webui.training.validation.output import VALIDATION, WEIGHT, Made, metadata_of, notes_of, thumbnail
@@ -119,8 +119,7 @@ def test_the_notes_beside_the_file_are_understood_by_the_library(tmp_path: Path)
     path = tmp_path / "zorble.safetensors"
     save_file({"a": torch.zeros(1)}, path)
     one = made()
-    beside = sidecar_path(path)
-    beside.write_text(json.dumps(notes_of(one)), encoding="utf-8")
+    beside = write_notes(path, notes_of(one))
     notes = read_sidecars([beside])
     assert notes.activation_text == "zorble"
     assert notes.preferred_weight == one.choice.weight

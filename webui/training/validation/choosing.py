@@ -7,7 +7,7 @@ one with the smallest error on photos kept back is taken, then the one with the 
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import fmean, stdev
 from typing import Any
 
@@ -92,8 +92,19 @@ class Ranked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Automatic:
+    """What was chosen here, where the user wants another."""
+
+    step: int
+    weight: float
+    reason: str
+    warning: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """`rows` from the best to the worst. `warning` says what to doubt; "" for nothing."""
+    """`rows` from the best to the worst. `warning` says what to doubt; "" for nothing. `overruled` is the choice
+    that this one, made by hand, takes the place of."""
 
     step: int
     weight: float
@@ -101,6 +112,8 @@ class Choice:
     warning: str
     runners_up: tuple[RunnerUp, ...]
     rows: tuple[Ranked, ...]
+    by_hand: bool = False
+    overruled: Automatic | None = None
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -124,6 +137,28 @@ def choose(rows: Sequence[Row], scale: Scale | None) -> Choice:
             for one in _runners_up(others, best.step)
         ),
         rows=ranked,
+    )
+
+
+def picked(automatic: Choice | None, step: int, weight: float) -> Choice:
+    """`step` at `weight`, which the user prefers to `automatic`; that itself where they are the same."""
+    if automatic is None:
+        reason = f"Step {step} at weight {weight:g} was chosen by hand; nothing was measured."
+        return Choice(step=step, weight=weight, reason=reason, warning="", runners_up=(), rows=(), by_hand=True)
+    if (automatic.step, automatic.weight) == (step, weight):
+        return automatic
+    own = next((row for row in automatic.rows if (row.step, row.weight) == (step, weight)), None)
+    facts = _facts(own) if own is not None else []
+    return replace(
+        automatic,
+        step=step,
+        weight=weight,
+        reason=f"Step {step} at weight {weight:g} was chosen by hand{': ' if facts else ''}{', '.join(facts)}.",
+        warning="" if own is None or not own.out else f"By the measurements it should not be used: {own.out}.",
+        by_hand=True,
+        overruled=Automatic(
+            step=automatic.step, weight=automatic.weight, reason=automatic.reason, warning=automatic.warning
+        ),
     )
 
 

@@ -25,19 +25,18 @@ from webui.training.data.faces import FaceReader
 from webui.training.events import SampleReady, TrainingNote, ValidationReported
 from webui.training.networks.trainable import Trainable
 from webui.training.stepping import Denoising
-from webui.training.validation.choosing import Choice, Judged, Row, Scale, choose
+from webui.training.validation.choosing import Choice, Judged, Scale, choose
 from webui.training.validation.following import followings
 from webui.training.validation.judging import Drawn, SampleJudge
 from webui.training.validation.likeness import SameFace
 from webui.training.validation.measure import Errors, levels_to_measure, measure
+from webui.training.validation.output import WITHOUT_WEIGHT
 from webui.training.validation.photos import MeasuredPhoto, PhotoSets
-from webui.training.validation.records import Records
+from webui.training.validation.records import Records, row_of
 from webui.training.validation.samples import Sampler, Shot, plan_shots
 
 VERSION = 1
 """Of the files; others are measured again."""
-WITHOUT_WEIGHT = ("full", "embedding")
-"""Methods whose file is used as it is."""
 
 Report = Callable[[JobEvent], None]
 Check = Callable[[], None]
@@ -100,19 +99,11 @@ class Examiner:
     def choose(self) -> Choice:
         """From all that was measured. Raises ValueError if nothing was."""
         scale = self._ready().scale
-        return choose([_row_of(content) for content in self._records.rows()], scale)
+        return choose([row_of(content) for content in self._records.rows()], scale)
 
     def best_picture(self, choice: Choice) -> Path | None:
         """The sample of the chosen step and weight that is most like the subject."""
-        samples = [
-            sample
-            for row in self._records.rows()
-            if (row["step"], row["weight"]) == (choice.step, choice.weight)
-            for sample in row["samples"]
-            if sample["path"]
-        ]
-        best = max(samples, key=lambda sample: sample["likeness"] or 0.0, default=None)
-        return None if best is None else self._records.folder / best["path"]
+        return self._records.best_picture(choice.step, choice.weight)
 
     def _ready(self) -> "_Base":
         if self._base is None:
@@ -284,18 +275,6 @@ class _Base:
     held_out: Errors | None
     pictures: Sequence[Image.Image]
     scale: Scale | None
-
-
-def _row_of(content: Mapping[str, Any]) -> Row:
-    keys = ("likeness", "following", "copied", "broken")
-    return Row(
-        step=content["step"],
-        weight=content["weight"],
-        gains=tuple(content["gains"]),
-        trained_gain=content["trained_gain"],
-        samples=tuple(Judged(**{key: sample[key] for key in keys}) for sample in content["samples"]),
-        is_finite=content["is_finite"],
-    )
 
 
 def _gains(errors: Errors, base: Errors) -> list[float]:

@@ -18,10 +18,11 @@ from PIL import Image
 import webui
 from webui.library.catalog import CheckpointInfo
 from webui.library.families import AdapterBase
-from webui.library.sidecars import KEYS
 from webui.training.config import Method, TrainingConfig
 from webui.training.validation.choosing import Choice
 
+WITHOUT_WEIGHT: tuple[Method, ...] = ("full", "embedding")
+"""Methods whose file is used as it is."""
 VALIDATION = "atelier.validation"
 WEIGHT = "atelier.recommended_weight"
 THUMBNAIL_PX = 256
@@ -92,13 +93,12 @@ def metadata_of(made: Made) -> dict[str, str]:
 
 
 def notes_of(made: Made) -> dict[str, Any]:
-    """The content of `NAME.json` beside the file: what this page and A1111's put into a prompt by themselves."""
-    said = {
+    """Fields of `NAME.json` beside the file: what this page and A1111's put into a prompt by themselves."""
+    return {
         "activation_text": made.config.data.trigger,
         "preferred_weight": made.choice.weight,
         "notes": " ".join(filter(None, [made.choice.reason, made.choice.warning])),
     }
-    return {KEYS[name]: value for name, value in said.items()}
 
 
 def thumbnail(picture: Image.Image) -> str:
@@ -122,7 +122,7 @@ def _network(made: Made) -> dict[str, Any]:
         "ss_base_model_version": known[0] if known else None,
         "ss_v2": made.adapter_base == "sd2" if known else None,
     }
-    if method in ("full", "embedding"):
+    if method in WITHOUT_WEIGHT:
         return said
     arguments: dict[str, Any] = {}
     if method in LYCORIS:
@@ -210,7 +210,7 @@ def _modelspec(made: Made) -> dict[str, Any]:
     """ModelSpec 1.0.1."""
     config, method = made.config, made.config.network.method
     known = ARCHITECTURES.get((made.adapter_base, made.base.prediction_type == "v_prediction"))
-    how = f"Weight {made.choice.weight:g}" if method not in ("full", "embedding") else ""
+    how = f"Weight {made.choice.weight:g}" if method not in WITHOUT_WEIGHT else ""
     word = f"with '{config.data.trigger}' in the prompt" if config.data.trigger else ""
     return {
         "modelspec.sai_model_spec": "1.0.1",

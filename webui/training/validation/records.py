@@ -9,6 +9,7 @@ from PIL import Image
 
 from webui.errors import StorageError
 from webui.library.whole_files import write_whole
+from webui.training.validation.choosing import Choice, Judged, Row, Scale, choose
 
 
 class Records:
@@ -18,6 +19,34 @@ class Records:
     def __init__(self, folder: Path, digest: str) -> None:
         self.folder = folder
         self._digest = digest
+
+    @classmethod
+    def latest(cls, folder: Path) -> "Records":
+        """Those that can be compared with the base as it was measured last."""
+        try:
+            digest = json.loads((folder / "validation" / "base.json").read_text(encoding="utf-8"))["digest"]
+        except (OSError, ValueError, KeyError, TypeError):
+            digest = ""
+        return cls(folder, digest)
+
+    def choose(self) -> Choice | None:
+        """The best of what was measured; None where nothing was."""
+        base, rows = self.read("base"), self.rows()
+        if base is None or not rows:
+            return None
+        return choose([row_of(row) for row in rows], Scale(**base["scale"]) if base["scale"] else None)
+
+    def best_picture(self, step: int, weight: float) -> Path | None:
+        """The sample of that candidate that is most like the subject; None where none was drawn."""
+        samples = [
+            sample
+            for row in self.rows()
+            if (row["step"], row["weight"]) == (step, weight)
+            for sample in row["samples"]
+            if sample["path"]
+        ]
+        best = max(samples, key=lambda sample: sample["likeness"] or 0.0, default=None)
+        return None if best is None else self.folder / best["path"]
 
     def read(self, name: str) -> dict[str, Any] | None:
         """What was written as `name`; None where nothing was, or about other photos, noises or prompts."""
@@ -60,6 +89,19 @@ class Records:
 
     def _path(self, name: str) -> Path:
         return self.folder / "validation" / f"{name}.json"
+
+
+def row_of(content: Mapping[str, Any]) -> Row:
+    """What `choose` takes, of what was written."""
+    keys = ("likeness", "following", "copied", "broken")
+    return Row(
+        step=content["step"],
+        weight=content["weight"],
+        gains=tuple(content["gains"]),
+        trained_gain=content["trained_gain"],
+        samples=tuple(Judged(**{key: sample[key] for key in keys}) for sample in content["samples"]),
+        is_finite=content["is_finite"],
+    )
 
 
 def _not_written(path: Path, error: OSError) -> StorageError:
