@@ -21,6 +21,13 @@ SCRIPTS = (
     "training_crop.js",
     "training_captions.js",
     "training_photos.js",
+    "training_charts.js",
+    "training_curves.js",
+    "training_trial.js",
+    "training_samples.js",
+    "training_run.js",
+    "training_compare.js",
+    "training_runs.js",
 )
 """In this order: the later ones use the earlier ones."""
 STYLES = (
@@ -30,6 +37,7 @@ STYLES = (
     "model_tools.css",
     "extensions.css",
     "training.css",
+    "training_run.css",
 )
 SYSTEM_FONTS = ("system-ui", "-apple-system", "Segoe UI", "sans-serif")
 SYSTEM_MONO_FONTS = ("ui-monospace", "SF Mono", "Consolas", "monospace")

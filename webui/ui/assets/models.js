@@ -166,6 +166,10 @@ const atelierModels = (() => {
     }
     mark();
   }
+  /* Chooses a checkpoint by its name, unless it is the chosen one. */
+  function useCheckpoint(name) {
+    if (name && name !== chosen) choose({ checkpoint: name }, `${name} is the checkpoint now.`);
+  }
   const label = (name) => (name === "prompt" ? "prompt" : "negative prompt");
   function choose(value, message) {
     bridge.props.value = { ...value, at: Date.now() };
@@ -265,6 +269,6 @@ const atelierModels = (() => {
   document.addEventListener("click", (event) => { if (event.target.closest?.("[role=tab]")) setTimeout(settle, 30); });
   setInterval(() => { settle(); mark(); }, LOOK_MS);
   setInterval(() => { if (parts.panel.isConnected && visible(parts.panel) && !document.hidden) load(); }, REFRESH_MS);
-  return { slot, connect, chose, choseVae, load, say, addWords, previewUrl, bytes, task: () => task };
+  return { slot, connect, chose, choseVae, useCheckpoint, load, say, addWords, previewUrl, bytes, task: () => task };
 })();
 window.atelierModels = atelierModels;
