@@ -32,6 +32,8 @@ from webui.prompt.chunks import CHUNK_TOKENS, EmbeddingNames, KnownEmbedding, co
 from webui.prompt.grammar import parse_prompt
 from webui.prompt.tokenizer import ClipTokenizer
 from webui.settings import CHECKOUT, Settings
+from webui.training.events import TRAINING_EVENTS
+from webui.trainings import Trainings
 
 GENERATE = "generate"
 """The kind of a generation job."""
@@ -58,11 +60,12 @@ class Services:
         self.inputs = InputStore(settings.inputs_dir)
         self.queue = JobQueue(
             settings.database,
-            event_types=(*GENERATION_EVENTS, *DOWNLOAD_EVENTS),
+            event_types=(*GENERATION_EVENTS, *DOWNLOAD_EVENTS, *TRAINING_EVENTS),
             lanes={DOWNLOAD: NETWORK_LANE, EXTENSION_MODEL: NETWORK_LANE, TOOL: TOOL_LANE},
         )
         self.downloads = downloads_of(settings)
         self.tool_models = ToolModels(library=self.library)
+        self.trainings = Trainings(settings, self.queue, self.library, self._photo_source)
         self._tokenizers: dict[Path, ClipTokenizer] = {}
 
     def checkpoints(self) -> list[CheckpointInfo]:
@@ -168,6 +171,13 @@ class Services:
         waiting = self.queue.jobs(owner=owner, states={JobState.QUEUED, JobState.RUNNING}, limit=ALL_JOBS)
         same = (job for job in waiting if job.kind == kind and job.payload == payload)
         return next((self.queue.handle(job.id) for job in same), None)
+
+    def _photo_source(self, photos: str) -> Path:
+        """The folder of a set of photos. Raises InvalidRequest."""
+        folder = self.settings.data_dir / "photos" / photos
+        if not photos or Path(photos).name != photos or not folder.is_dir():
+            raise InvalidRequest("set", "There is no such set of photos." if photos else "No photos are chosen.")
+        return folder
 
     def request_of(self, job_id: str) -> GenerationRequest:
         """The request of a generation job, with its seed and pictures."""

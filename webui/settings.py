@@ -38,6 +38,7 @@ class Settings(BaseSettings):
     tools: bool = Field(
         default=True, description="Whether the page may make models of models, which takes disk and processor."
     )
+    training: bool = Field(default=True, description="Whether the page may train, which takes the device for hours.")
     private_downloads: bool = Field(
         default=False, description="Fetch models also by plain http, and from this machine and private networks."
     )

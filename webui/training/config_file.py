@@ -64,15 +64,28 @@ def parse_config(values: Mapping[str, Any]) -> TrainingConfig:
     try:
         return TrainingConfig.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            close = get_close_matches(field.rpartition(".")[2], _names(first["loc"][:-1]), cutoff=0.5)
-            hint = f"Did you mean {', '.join(close)}?" if close else "Leave it out."
-            raise InvalidRequest(field, f"There is no setting '{field}'.", hint=hint) from error
-        given = "" if first["type"] in ("missing", "value_error") else f", not {first['input']!r}"
-        message = str(first.get("ctx", {}).get("error", first["msg"]))
-        raise InvalidRequest(field or "config", f"{field}: {message}{given}." if field else message) from error
+        raise _refusal(error.errors()[0]) from error
+
+
+def problems_of(values: Mapping[str, Any]) -> list[InvalidRequest]:
+    """Every field that is wrong, and why."""
+    try:
+        TrainingConfig.model_validate(values)
+    except ValidationError as error:
+        return [_refusal(each) for each in error.errors()]
+    return []
+
+
+def _refusal(error: Any) -> InvalidRequest:
+    """One of pydantic's errors in words."""
+    field = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        close = get_close_matches(field.rpartition(".")[2], _names(error["loc"][:-1]), cutoff=0.5)
+        hint = f"Did you mean {', '.join(close)}?" if close else "Leave it out."
+        return InvalidRequest(field, f"There is no setting '{field}'.", hint=hint)
+    given = "" if error["type"] in ("missing", "value_error") else f", not {error['input']!r}"
+    message = str(error.get("ctx", {}).get("error", error["msg"]))
+    return InvalidRequest(field or "config", f"{field}: {message}{given}." if field else message)
 
 
 def _names(location: tuple[int | str, ...]) -> list[str]:

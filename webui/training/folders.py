@@ -50,6 +50,11 @@ class RunFolder:
         return self.path / "facts.json"
 
     @property
+    def log(self) -> Path:
+        """What the run's process said beside its events."""
+        return self.path / "process.log"
+
+    @property
     def unpacked(self) -> Path:
         """Photos of an archive."""
         return self.path / "photos"

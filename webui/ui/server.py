@@ -16,6 +16,7 @@ from webui.ui.routes import build_router
 from webui.ui.stream import JobViews
 from webui.ui.theme import ASSETS, STYLES, build_head, build_theme
 from webui.ui.tool_routes import build_tool_router
+from webui.ui.training_run_routes import build_training_run_router
 
 MAX_UPLOAD = "200mb"
 """An uncompressed picture of the largest size that may be opened."""
@@ -31,6 +32,7 @@ def build_app(services: Services) -> FastAPI:
     app.include_router(build_model_router(services, views))
     app.include_router(build_download_router(services, views))
     app.include_router(build_tool_router(services))
+    app.include_router(build_training_run_router(services))
     app.include_router(build_extension_router(services, Installer(services.settings, services.host)))
     app.mount("/extensions", ExtensionRoutes(services.host))
     blocks = build_blocks(services, views)

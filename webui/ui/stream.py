@@ -26,9 +26,11 @@ from webui.jobs.events import Cancelled, Failed, Finished, JobEvent, Progress, Q
 from webui.jobs.queue import JobHandle, JobQueue
 from webui.jobs.record import JobRecord, JobState
 from webui.services import DOWNLOAD, EXTENSION_MODEL, GENERATE, TOOL, Services
+from webui.trainings import PICK, TRAIN
 from webui.ui.controls import LABELS, Task
 from webui.ui.downloads import brief_download
 from webui.ui.tools import brief_tool
+from webui.ui.training_runs import brief_training
 
 ACTIVE = frozenset({JobState.QUEUED, JobState.RUNNING})
 ENDED = frozenset({JobState.FINISHED, JobState.FAILED, JobState.CANCELLED})
@@ -37,7 +39,13 @@ MAX_RECENT_JOBS = 12
 PROMPT_EXCERPT_CHARS = 80
 
 BRIEFS: Mapping[str, Callable[[JobQueue, JobRecord], dict[str, Any]]] = MappingProxyType(
-    {TOOL: brief_tool, DOWNLOAD: brief_download, EXTENSION_MODEL: brief_download}
+    {
+        TRAIN: brief_training,
+        PICK: brief_training,
+        TOOL: brief_tool,
+        DOWNLOAD: brief_download,
+        EXTENSION_MODEL: brief_download,
+    }
 )
 """What the side bar says of jobs that make no pictures, by kind."""
 

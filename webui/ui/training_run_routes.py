@@ -1,0 +1,176 @@
+"""The Training tab's routes to runs: settings, start, follow, pause, go on, pick, remove. Who may open the page may."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Request
+from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from webui.errors import InvalidRequest, ModelNotFound
+from webui.services import Services
+from webui.training.config import Method
+from webui.training.config_file import config_text
+from webui.trainings import Checked
+from webui.ui.guard import owner_of
+from webui.ui.refusing import RefusingRoute
+from webui.ui.training_form import form, missing_packages
+from webui.ui.training_runs import list_runs, page_config, run_json, run_log, with_page_folders
+
+NO_STORE = {"Cache-Control": "no-store"}
+FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}
+
+
+class Draft(BaseModel):
+    """`photos` is a set of the page, or "" before one is chosen."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    preset: str = "person-small"
+    base: str = "starter"
+    method: Method = "lora"
+    photos: str = Field(default="", alias="set", max_length=300)
+    trigger: str = Field(default="", max_length=64)
+    class_word: str = Field(default="", max_length=64)
+    name: str = Field(default="", max_length=64)
+
+
+class Wish(BaseModel):
+    """Settings as the page has them, and the set of photos."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    config: dict[str, Any]
+    photos: str = Field(default="", alias="set", max_length=300)
+
+
+class Picked(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    step: int = Field(ge=1)
+    weight: float = Field(gt=0.0, le=2.0)
+
+
+def build_training_run_router(services: Services) -> APIRouter:
+    router = APIRouter(route_class=RefusingRoute)
+    _add_settings(router, services)
+    _add_runs(router, services)
+    _add_changes(router, services)
+    return router
+
+
+def _add_settings(router: APIRouter, services: Services) -> None:
+    trainings = services.trainings
+
+    @router.get("/training/form")
+    def settings_form() -> dict[str, Any]:
+        return {"enabled": services.settings.training, **form(services.checkpoints())}
+
+    @router.post("/training/draft")
+    def draft(wish: Draft) -> dict[str, Any]:
+        config = trainings.draft(
+            wish.preset,
+            base=wish.base,
+            method=wish.method,
+            photos=wish.photos,
+            trigger=wish.trigger,
+            class_word=wish.class_word,
+            name=wish.name,
+        )
+        return {"config": page_config(config, wish.photos, ""), "missing": missing_packages()}
+
+    @router.post("/training/check")
+    def check(wish: Wish) -> dict[str, Any]:
+        return checked_json(trainings.check(wish.config, wish.photos))
+
+
+def _add_runs(router: APIRouter, services: Services) -> None:
+    trainings = services.trainings
+
+    @router.get("/training/runs")
+    def runs() -> JSONResponse:
+        return JSONResponse({"runs": list_runs(trainings)}, headers=NO_STORE)
+
+    @router.post("/training/runs")
+    def start(request: Request, wish: Wish) -> dict[str, Any]:
+        run, job = trainings.start(wish.config, wish.photos, owner=owner_of(request))
+        return {"run": run, "job": job.id}
+
+    @router.get("/training/runs/{run}")
+    def read(run: str, known: str = "") -> JSONResponse:
+        return JSONResponse(run_json(trainings, run, known), headers=NO_STORE)
+
+    @router.get("/training/runs/{run}/samples/{name}")
+    def sample(run: str, name: str) -> FileResponse:
+        path = trainings.folder(run).path / "samples" / name
+        if "/" in name or "\\" in name or path.suffix != ".png" or not path.is_file():
+            raise ModelNotFound("sample", name, [])
+        return FileResponse(path, headers=NO_STORE)
+
+    @router.get("/training/runs/{run}/config.toml")
+    def config_toml(run: str) -> PlainTextResponse:
+        found = trainings.run(run)
+        text = config_text(with_page_folders(found))
+        return PlainTextResponse(text, headers={"Content-Disposition": f'attachment; filename="{_ascii(run)}.toml"'})
+
+    @router.get("/training/runs/{run}/log")
+    def log(run: str) -> PlainTextResponse:
+        return PlainTextResponse(run_log(trainings, run, services.settings.data_dir), headers=NO_STORE)
+
+    @router.get("/training/runs/{run}/adapter")
+    def adapter(run: str) -> FileResponse:
+        path = trainings.result(run)
+        return FileResponse(path, filename=path.name, headers=NO_STORE)
+
+
+def _add_changes(router: APIRouter, services: Services) -> None:
+    trainings = services.trainings
+
+    @router.post("/training/runs/{run}/pause")
+    def pause(run: str) -> dict[str, bool]:
+        trainings.pause(run)
+        return {"done": True}
+
+    @router.post("/training/runs/{run}/stop")
+    def stop(run: str) -> dict[str, bool]:
+        trainings.stop(run)
+        return {"done": True}
+
+    @router.post("/training/runs/{run}/resume")
+    def resume(
+        request: Request, run: str, changes: Annotated[dict[str, Any] | None, Body(embed=True)] = None
+    ) -> dict[str, str]:
+        return {"run": run, "job": trainings.resume(run, changes or {}, owner=owner_of(request)).id}
+
+    @router.post("/training/runs/{run}/pick")
+    def pick(request: Request, run: str, wish: Picked) -> dict[str, str]:
+        return {"job": trainings.pick(run, wish.step, wish.weight, owner=owner_of(request)).id}
+
+    @router.delete("/training/runs/{run}")
+    def delete(run: str) -> dict[str, bool]:
+        trainings.delete(run)
+        return {"done": True}
+
+
+def checked_json(checked: Checked) -> dict[str, Any]:
+    summary = checked.summary
+    return {
+        "problems": [_problem(problem) for problem in checked.problems],
+        "warnings": list(checked.warnings),
+        "summary": None
+        if summary is None
+        else {
+            "num_photos": summary.num_photos,
+            "num_held_out": summary.num_held_out,
+            "steps": summary.steps,
+            "epochs": round(summary.epochs, 2),
+            "passes_per_photo": round(summary.passes_per_photo, 2),
+        },
+    }
+
+
+def _problem(problem: InvalidRequest) -> dict[str, str]:
+    return {"field": problem.field, "message": problem.message, "hint": problem.hint}
+
+
+def _ascii(text: str) -> str:
+    return text.encode("ascii", "replace").decode().replace('"', "").replace("?", "_")
