@@ -149,7 +149,8 @@ def _in_full(run: Run, record: RunRecord) -> dict[str, Any]:
         "losses": decimated(record.losses, MAX_POINTS),
         "rates": _rates(record),
         "validation": [asdict(event) for _, event in sorted(record.validations.items())],
-        "samples": [*_base_samples(run), *(_sample(run, event) for event in record.samples.values())],
+        "samples": [*_base_samples(run), *_samples(run, record)],
+        "scale": _scale(run),
         "candidates": sorted(record.candidates),
         "notes": [asdict(note) for note in record.notes],
         "finished": None if finished is None else _finished(finished),
@@ -227,6 +228,21 @@ def _preview(run: Run, record: RunRecord) -> str:
             best = max(of_best, key=lambda each: each.likeness or 0.0)
             return sample_url(run.name, Path(best.path))
     return sample_url(run.name, Path(samples[-1].path)) if samples else ""
+
+
+def _samples(run: Run, record: RunRecord) -> list[dict[str, Any]]:
+    """With whether each repeats a photo, where that was looked for."""
+    rows = Records.latest(run.folder.path).rows()
+    copied = {Path(sample["path"]).name: sample["copied"] for row in rows for sample in row["samples"]}
+    return [
+        {**_sample(run, event), "copied": copied.get(Path(event.path).name, False)} for event in record.samples.values()
+    ]
+
+
+def _scale(run: Run) -> dict[str, Any] | None:
+    """What the raw figures of samples are counted from and to."""
+    base = Records.latest(run.folder.path).read("base")
+    return None if base is None else base.get("scale")
 
 
 def _sample(run: Run, event: SampleReady) -> dict[str, Any]:
