@@ -32,8 +32,10 @@ from webui.images.infotext import Infotext, format_infotext, parse_infotext
 from webui.images.metadata import ImageMetadata, encode_image, read_metadata
 from webui.images.reading import flatten, open_image
 from webui.jobs.cancel import CancelToken
+from webui.library import onnx_file, onnx_runtime
 from webui.settings import Settings
 from webui.training.data.faces import FaceReader, SeenFace
+from webui.training.data.subjects import SubjectMasker
 
 if TYPE_CHECKING:
     from fastapi import APIRouter  # which takes half a second to import, and the command line has no use for it
@@ -61,6 +63,7 @@ __all__ = [
     "SeenFace",
     "Settings",
     "Stage",
+    "SubjectMasker",
     "Tab",
     "UnreadableImage",
     "WebUIError",
@@ -69,6 +72,8 @@ __all__ = [
     "format_infotext",
     "hookimpl",
     "hookspec",
+    "onnx_file",
+    "onnx_runtime",
     "open_image",
     "parse_infotext",
     "read_metadata",
@@ -171,6 +176,11 @@ class Hooks:
         """Finds faces in photos and tells people apart, for training. Asked of one extension after the other, by id,
         until one gives a reader. Raise where faces cannot be read; `read` may be called from several threads at once.
         """
+
+    @hookspec
+    def subject_maskers(self, context: ExtensionContext) -> Sequence[SubjectMasker]:
+        """Tell the subject of a photo from its background, for training's masks. Called from any thread."""
+        raise NotImplementedError
 
     @hookspec
     def before_stage(self, moment: Moment, context: ExtensionContext) -> str | None:

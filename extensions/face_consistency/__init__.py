@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
-from webui.hooks import Command, ExtensionContext, FaceReader, Postprocessor, Tab, hookimpl
+from webui.hooks import Command, ExtensionContext, FaceReader, Postprocessor, SubjectMasker, Tab, hookimpl
 
 from .params import FaceSettings
 from .postprocessor import Detailer, FaceConsistency
 
 if TYPE_CHECKING:
     from fastapi import APIRouter
+
+    from .face import Pixels
+    from .masks import Mask
 
 
 @hookimpl
@@ -58,6 +61,17 @@ def face_reader(context: ExtensionContext) -> FaceReader:
     from .reading import PhotoFaces
 
     return PhotoFaces(engine_of(context).models)
+
+
+@hookimpl
+def subject_maskers(context: ExtensionContext) -> Sequence[SubjectMasker]:
+    def people(pixels: "Pixels") -> "Mask":
+        from .engine import engine_of
+        from .person import person_mask
+
+        return person_mask(pixels, models=engine_of(context).models)
+
+    return (SubjectMasker(id="people", label="People", mask=people),)
 
 
 @hookimpl

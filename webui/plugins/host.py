@@ -24,9 +24,11 @@ from webui.plugins.loading import Loaded, check_list, failure, forget_modules, l
 from webui.plugins.manifest import Manifest
 from webui.plugins.stages import Blame, StageHooks
 from webui.plugins.state import FILE, ExtensionStates
+from webui.plugins.subjects import guarded_masker
 from webui.plugins.values import SettingsValues
 from webui.settings import CHECKOUT, Settings
 from webui.training.data.faces import FaceReader
+from webui.training.data.subjects import SubjectMasker
 
 LOG = logging.getLogger(__name__)
 
@@ -220,6 +222,16 @@ class PluginHost:
         faulty = [each for each in self.extensions() if each.state == "failed" or each.id in self._without_faces]
         told = [f"{each.title}: {each.problems[-1]}" for each in faulty if each.problems]
         return " ".join(told) or "No extension that is switched on reads faces."
+
+    def subject_maskers(self) -> list[SubjectMasker]:
+        """Of all that run, by extension, the first of equal ids. Their `mask` raises ExtensionError."""
+        found: dict[str, SubjectMasker] = {}
+        for loaded in list(self._loaded.values()):
+            if loaded.has("subject_maskers"):
+                maskers: Sequence[SubjectMasker] = self._asked(loaded, "subject_maskers", SubjectMasker) or ()
+                for masker in maskers:
+                    found.setdefault(masker.id, guarded_masker(loaded, masker, self.blame))
+        return list(found.values())
 
     def tabs(self) -> list[ExtensionTab]:
         """For the page that is built now; it shows these, and the present postprocessors, until the next start."""

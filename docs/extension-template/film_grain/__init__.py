@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from webui.hooks import Command, ExtensionContext, FaceReader, Moment, Postprocessor, Stage, Tab, hookimpl
+from webui.hooks import (
+    Command,
+    ExtensionContext,
+    FaceReader,
+    Moment,
+    Postprocessor,
+    Stage,
+    SubjectMasker,
+    Tab,
+    hookimpl,
+)
 
 from .command import GRAIN
 from .diary import Diary
@@ -84,6 +94,12 @@ def commands() -> Sequence[Command]:
 def face_reader() -> FaceReader | None:
     """Who knows faces returns an object with `same_person` and `read`."""
     return None
+
+
+@hookimpl
+def subject_maskers() -> Sequence[SubjectMasker]:
+    """Who tells subjects from backgrounds returns values with `id`, `label` and `mask`."""
+    return []
 
 
 @hookimpl

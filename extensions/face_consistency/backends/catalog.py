@@ -11,7 +11,7 @@ from typing import Literal
 
 from webui.hooks import WebUIError
 
-from .onnx_file import BrokenModel, Graph, NotReadable, Port, Shape, read_graph
+from .onnx_file import BrokenModel, Graph, NotReadable, Port, missing_weights, read_graph, signature, written
 
 Role = Literal[
     "detector", "embedder", "landmarks", "gender_age", "swapper", "restorer", "objects", "safety", "yunet", "sface"
@@ -194,7 +194,7 @@ def identify(path: Path, name: str) -> FaceModel:
         has_weight=seen.has_weight,
         labels=seen.labels,
         licence=graph.notes.get("license", "")[:200],
-        problem=_problem_beside(path, graph) or seen.problem,
+        problem=missing_weights(path, graph) or seen.problem,
         graph=graph,
     )
 
@@ -214,19 +214,7 @@ def recognise(graph: Graph) -> Seen:
     for look in LOOKS:
         if seen := look(graph):
             return seen
-    takes = " and ".join(written(port.shape) for port in graph.inputs) or "nothing"
-    gives = " and ".join(written(port.shape) for port in graph.outputs[:4]) or "nothing"
-    more = f" and {len(graph.outputs) - 4} more" if len(graph.outputs) > 4 else ""
-    return Seen(
-        role=None, problem=f"it takes {takes} and gives {gives}{more}, which is no kind of face model known here"
-    )
-
-
-def written(shape: Shape | None) -> str:
-    """As people write it: "1x3x128x128", "?" for what is not fixed."""
-    if shape is None:
-        return "something without a shape"
-    return "x".join("?" if size is None else str(size) for size in shape) or "a number"
+    return Seen(role=None, problem=f"{signature(graph)}, which is no kind of face model known here")
 
 
 def _onnx_files(room: Path) -> Iterator[Path]:
@@ -238,18 +226,6 @@ def _onnx_files(room: Path) -> Iterator[Path]:
             folders.clear()
         seen.add(real)
         yield from (Path(folder) / name for name in names if name.lower().endswith(".onnx") and name[0] != ".")
-
-
-def _problem_beside(path: Path, graph: Graph) -> str:
-    for name, size in graph.files.items():
-        beside = path.parent / name
-        if Path(name).is_absolute() or ".." in Path(name).parts:
-            return f"it wants to read its weights from '{name[:80]}', outside its own folder"
-        if not beside.is_file():
-            return f"its weights lie in a file of their own, '{name[:80]}', which is missing beside it"
-        if beside.stat().st_size < size:
-            return f"its weights in '{name[:80]}' are cut off: {beside.stat().st_size:,} of {size:,} bytes are there"
-    return ""
 
 
 def _picture(port: Port) -> bool:

@@ -3,14 +3,14 @@
 onnxruntime is imported when the first network is opened: it takes 0.2 s, and most runs need none.
 """
 
-import importlib
-import os
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType, ModuleType
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from webui.hooks import onnx_runtime
 
 from .catalog import FaceModel
 from .onnx_file import BrokenModel, Port
@@ -20,18 +20,11 @@ Provider = Literal["auto", "cpu", "cuda"]
 
 Floats = NDArray[np.float32]
 
-CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-ERRORS_ONLY = 3
-"""onnxruntime's log severity. Its warnings about unused weights are hundreds of lines per file."""
+CPU, CUDA = onnx_runtime.CPU, "CUDAExecutionProvider"
 CUDA_OPTIONS: Mapping[str, str] = MappingProxyType(
     {"arena_extend_strategy": "kSameAsRequested", "cudnn_conv_algo_search": "HEURISTIC"}
 )
 """The pictures' own network needs the device's memory: take what is asked for, not the next power of two."""
-FAILURES = (
-    "EPFail", "Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "ModelRequiresCompilation",
-    "NoModel", "NoSuchFile", "NotImplemented", "RuntimeException",
-)  # fmt: skip
-"""What onnxruntime raises; the classes have no common base of their own."""
 
 
 class Session:
@@ -43,8 +36,8 @@ class Session:
         self.model = model
         self.inputs: tuple[Port, ...] = model.graph.inputs
         self.outputs: tuple[Port, ...] = model.graph.outputs
-        self._runtime = _onnxruntime()
-        self._failures = _failures()
+        self._runtime = onnx_runtime.runtime()
+        self._failures = onnx_runtime.failures()
         self._session: Any = self._open(provider)
 
     @property
@@ -76,8 +69,7 @@ class Session:
         self._session = None
 
     def _first_line(self, error: Exception) -> str:
-        text = str(error).replace(str(self.model.path), self.model.path.name)
-        return (text.splitlines() or [type(error).__name__])[0][:200]
+        return onnx_runtime.first_line(error, self.model.path)
 
     def _open(self, provider: Provider) -> Any:
         runtime = self._runtime
@@ -107,37 +99,9 @@ class Session:
 
     def _opened(self, providers: list[Any]) -> Any:
         try:
-            # Its own fallback would print, and tell nobody where the network runs.
-            return self._runtime.InferenceSession(
-                str(self.model.path), _options(self._runtime), providers=providers, enable_fallback=0
-            )
+            return onnx_runtime.open_session(self.model.path, providers)
         except self._failures as error:
             raise BrokenModel(self.name, f"onnxruntime cannot open it ({self._first_line(error)})") from error
-
-
-def _options(runtime: ModuleType) -> Any:
-    options = runtime.SessionOptions()
-    options.log_severity_level = ERRORS_ONLY
-    # As torch does: the user's number of threads, else one per core.
-    threads = os.environ.get("OMP_NUM_THREADS", "")
-    options.intra_op_num_threads = int(threads) if threads.isdecimal() else 0
-    # Else its threads burn a core each while torch works between two calls.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return options
-
-
-def _onnxruntime() -> ModuleType:
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    runtime = importlib.import_module("onnxruntime")
-    runtime.disable_telemetry_events()
-    return runtime
-
-
-def _failures() -> tuple[type[Exception], ...]:
-    state = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
-    own = tuple(getattr(state, name) for name in FAILURES if hasattr(state, name))
-    # It also raises RuntimeError, and UnicodeDecodeError when its own message quotes a damaged name.
-    return (*own, RuntimeError, ValueError)
 
 
 def index_of(ports: Sequence[Port], rank: int) -> int:

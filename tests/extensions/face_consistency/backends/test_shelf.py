@@ -10,7 +10,6 @@ import numpy as np
 import onnx
 import pytest
 
-from extensions.face_consistency.backends import sessions
 from extensions.face_consistency.backends.catalog import MissingModel, identify
 from extensions.face_consistency.backends.onnx_file import BrokenModel
 from extensions.face_consistency.backends.sessions import CPU, CUDA, Session
@@ -18,6 +17,7 @@ from extensions.face_consistency.backends.shelf import Backends
 from extensions.face_consistency.face import Face
 from tests import onnx_files as files
 from tests.extensions.face_consistency.backends.conftest import make_picture
+from webui.library import onnx_runtime
 
 
 @pytest.fixture
@@ -146,7 +146,7 @@ def test_a_file_with_a_problem_is_not_opened(tmp_path: Path) -> None:
 
 def test_cuda_that_is_not_there_is_refused_when_asked_for_and_passed_over_when_not(models_dir: Path) -> None:
     model = identify(models_dir / "face" / "buffalo_l" / "genderage.onnx", "genderage")
-    runtime = sessions._onnxruntime()
+    runtime = onnx_runtime.runtime()
     if CUDA not in runtime.get_available_providers():
         with pytest.raises(BrokenModel, match=r"knows no CUDA.*\"auto\" or \"cpu\""):
             Session(model, "cuda")
@@ -183,7 +183,7 @@ class FakeRuntime:
 @pytest.fixture
 def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> FakeRuntime:
     runtime = FakeRuntime((CUDA, CPU))
-    monkeypatch.setattr(sessions, "_onnxruntime", lambda: runtime)
+    monkeypatch.setattr(onnx_runtime, "runtime", lambda: runtime)
     monkeypatch.setattr(
         FakeRuntime, "SessionOptions", lambda self: SimpleNamespace(add_session_config_entry=lambda key, value: None)
     )
