@@ -32,8 +32,9 @@ from webui.prompt.chunks import CHUNK_TOKENS, EmbeddingNames, KnownEmbedding, co
 from webui.prompt.grammar import parse_prompt
 from webui.prompt.tokenizer import ClipTokenizer
 from webui.settings import CHECKOUT, Settings
+from webui.training.data.sets import PhotoSets
 from webui.training.events import TRAINING_EVENTS
-from webui.trainings import Trainings
+from webui.trainings import TRAIN, Trainings
 
 GENERATE = "generate"
 """The kind of a generation job."""
@@ -65,7 +66,14 @@ class Services:
         )
         self.downloads = downloads_of(settings)
         self.tool_models = ToolModels(library=self.library)
-        self.trainings = Trainings(settings, self.queue, self.library, self._photo_source)
+        self.photo_sets = PhotoSets(
+            settings.photos_dir,
+            settings.cache_dir,
+            faces=self.host.face_reader,
+            why_no_faces=self.host.why_no_faces,
+            in_training=self._sets_in_training,
+        )
+        self.trainings = Trainings(settings, self.queue, self.library, self.photo_sets.source)
         self._tokenizers: dict[Path, ClipTokenizer] = {}
 
     def checkpoints(self) -> list[CheckpointInfo]:
@@ -172,13 +180,6 @@ class Services:
         same = (job for job in waiting if job.kind == kind and job.payload == payload)
         return next((self.queue.handle(job.id) for job in same), None)
 
-    def _photo_source(self, photos: str) -> Path:
-        """The folder of a set of photos. Raises InvalidRequest."""
-        folder = self.settings.data_dir / "photos" / photos
-        if not photos or Path(photos).name != photos or not folder.is_dir():
-            raise InvalidRequest("set", "There is no such set of photos." if photos else "No photos are chosen.")
-        return folder
-
     def request_of(self, job_id: str) -> GenerationRequest:
         """The request of a generation job, with its seed and pictures."""
         return self.from_payload(self.queue.handle(job_id).record().payload)
@@ -233,7 +234,14 @@ class Services:
 
         self.library.start_hashing(busy)
 
+    def _sets_in_training(self) -> set[str]:
+        """Photo sets that queued and running trainings need."""
+        waiting = self.queue.jobs(states={JobState.QUEUED, JobState.RUNNING}, limit=ALL_JOBS)
+        trainings = [job.payload for job in waiting if job.kind == TRAIN]
+        return {str(payload.get(name, "")) for payload in trainings for name in ("set", "prior")}
+
     def close(self) -> None:
+        self.photo_sets.close()
         self.library.close()
         self.queue.close()
 

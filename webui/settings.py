@@ -115,6 +115,11 @@ class Settings(BaseSettings):
         return self.data_dir / "training"
 
     @property
+    def photos_dir(self) -> Path:
+        """Photo sets to train on, a folder each."""
+        return self.data_dir / "photos"
+
+    @property
     def cache_dir(self) -> Path:
         return self.data_dir / "cache"
 

@@ -107,6 +107,15 @@ def without_tag(caption: str, tag: str) -> str:
     return ", ".join(each for each in tags_of(caption) if each.casefold() != tag.strip().casefold())
 
 
+def tag_replaced(caption: str, tag: str, replacement: str) -> str:
+    """Each tag that is `tag`, in any case, replaced; a tag that is there already is not put in again."""
+    wanted, found = tag.strip().casefold(), tags_of(caption)
+    if wanted not in (each.casefold() for each in found):
+        return caption
+    new = [replacement.strip() if each.casefold() == wanted else each for each in found]
+    return ", ".join(dict.fromkeys(each for each in new if each))
+
+
 def read_caption(path: Path) -> str:
     """One line: the file's lines one after the other. UTF-8, UTF-16 with its mark, or else Windows-1252."""
     data = path.read_bytes()

@@ -16,13 +16,17 @@ Edge = Annotated[int, Field(ge=0)]
 
 
 class Edit(BaseModel):
-    """`crop` is left, top, right, bottom in pixels of the upright photo. None: as the source says."""
+    """`crop` is left, top, right, bottom in pixels of the upright photo. None: as the source says.
+
+    `caption` is for photos of a list, which says what a caption beside them could not change.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     excluded: bool = False
     crop: tuple[Edge, Edge, Edge, Edge] | None = None
     repeats: int | None = Field(default=None, ge=1, le=1000)
+    caption: str | None = Field(default=None, max_length=10_000)
 
     @model_validator(mode="after")
     def _has_an_area(self) -> "Edit":

@@ -1,6 +1,7 @@
 """A photo of a training set, and what one look at its file tells."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from webui.training.data.looks import Looks, looks_of
 
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels of the upright photo; right and bottom are the first that are outside."""
+
+FileKey = tuple[Path, int, int]
+"""A file as it was: its path, time of change in ns, and size in bytes."""
 
 MAX_PIXELS = 150_000_000
 
@@ -76,19 +80,40 @@ class Photo:
 
 
 class PhotoReader:
-    """Reads files, each once as long as it stays the same. Any number of threads may call it."""
+    """Reads files, each once as long as it stays the same. Any number of threads may call it.
 
-    def __init__(self) -> None:
-        self._known: dict[tuple[Path, int, int], FileFacts] = {}
+    `on_read` is shown each picture that was read, upright, in "RGB" or "RGBA", while it is there.
+    """
+
+    def __init__(self, on_read: Callable[[FileFacts, Image.Image], None] | None = None) -> None:
+        self._known: dict[FileKey, FileFacts] = {}
+        self._on_read = on_read
 
     def read(self, path: Path) -> FileFacts:
         """Raises UnreadableImage; OSError where the file itself cannot be reached."""
-        stat = path.stat()
-        key = (path, stat.st_mtime_ns, stat.st_size)
+        key = file_key(path)
         facts = self._known.get(key)
         if facts is None:
-            facts = self._known[key] = facts_of(open_image(path, max_pixels=MAX_PIXELS))
+            image = open_image(path, max_pixels=MAX_PIXELS)
+            facts = self._known[key] = facts_of(image)
+            if self._on_read is not None:
+                self._on_read(facts, image)
         return facts
+
+    def known(self, key: FileKey) -> FileFacts | None:
+        """Of a file that was read before; nothing is looked at."""
+        return self._known.get(key)
+
+    def moved(self, old: FileKey, new: Path) -> None:
+        """The file of `old` is at `new` now; it need not be read again."""
+        if (facts := self._known.pop(old, None)) is not None:
+            self._known[file_key(new)] = facts
+
+
+def file_key(path: Path) -> FileKey:
+    """Raises OSError."""
+    stat = path.stat()
+    return path, stat.st_mtime_ns, stat.st_size
 
 
 def facts_of(image: Image.Image) -> FileFacts:

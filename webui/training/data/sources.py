@@ -10,7 +10,7 @@ from pathlib import Path
 from webui.errors import InvalidRequest, UnreadableImage
 from webui.training.data.edits import Edit, read_edits
 from webui.training.data.listings import LeftOut, Listed, Listing, list_file, list_folder
-from webui.training.data.photos import Photo, PhotoReader
+from webui.training.data.photos import Box, FileFacts, Photo, PhotoReader
 from webui.training.data.unpacking import unpack
 
 Report = Callable[[int, int], None]
@@ -53,12 +53,11 @@ def find_photos(
 
     `is_prior`: they are pictures of the class. Raises InvalidRequest where there is no source, or no photo in it.
     """
-    folder, listing = _listing(source, unpack_to, check)
-    listing.files = _named_apart(listing.files)
+    folder, listing = list_source(source, unpack_to, check)
     edits = read_edits(folder)
     files, excluded = _without_excluded(listing.files, edits)
     photos, unreadable = _read_all(files, reader or PhotoReader(), report, check)
-    photos = [_edited(replace(photo, is_prior=photo.is_prior or is_prior), edits.get(photo.name)) for photo in photos]
+    photos = [edited(replace(photo, is_prior=photo.is_prior or is_prior), edits.get(photo.name)) for photo in photos]
     left_out = sorted([*listing.left_out, *excluded, *unreadable], key=lambda each: each.name)
     if not photos:
         raise _nothing(source, left_out)
@@ -70,8 +69,14 @@ def find_photos(
     )
 
 
+def list_source(source: Path, unpack_to: Path, check: Check = _go_on) -> tuple[Path, Listing]:
+    """Where decisions are kept, and the files with names of their own; no picture is opened. Raises InvalidRequest."""
+    folder, listing = _listing(source, unpack_to, check)
+    listing.files = _named_apart(listing.files)
+    return folder, listing
+
+
 def _listing(source: Path, unpack_to: Path, check: Check) -> tuple[Path, Listing]:
-    """Where decisions are kept, and the files."""
     if source.is_dir():
         return source, list_folder(source)
     if not source.exists():
@@ -132,6 +137,10 @@ def _read(listed: Listed, reader: PhotoReader) -> Photo | LeftOut:
     except (UnreadableImage, OSError) as error:
         sentence = str(error) if isinstance(error, UnreadableImage) else f"'{listed.name}' cannot be read: {error}."
         return LeftOut(name=listed.name, path=listed.path, kind="unreadable", sentence=sentence)
+    return photo_of(listed, facts)
+
+
+def photo_of(listed: Listed, facts: FileFacts) -> Photo:
     return Photo(
         name=listed.name,
         path=listed.path,
@@ -144,16 +153,22 @@ def _read(listed: Listed, reader: PhotoReader) -> Photo | LeftOut:
     )
 
 
-def _edited(photo: Photo, edit: Edit | None) -> Photo:
-    """A crop that the photo has outgrown, since it is another one now, is cut to what is left, or dropped."""
+def edited(photo: Photo, edit: Edit | None) -> Photo:
+    """As it was decided by hand."""
     if edit is None:
         return photo
-    crop = None
-    if edit.crop:
-        left, top, right, bottom = edit.crop
-        crop = (left, top, min(right, photo.width), min(bottom, photo.height))
-        crop = crop if crop[0] < crop[2] and crop[1] < crop[3] else None
-    return replace(photo, crop=crop, repeats=edit.repeats or photo.repeats)
+    caption = photo.caption if edit.caption is None else edit.caption
+    crop = fitting(edit.crop, (photo.width, photo.height))
+    return replace(photo, crop=crop, repeats=edit.repeats or photo.repeats, caption=caption)
+
+
+def fitting(crop: Box | None, size: tuple[int, int]) -> Box | None:
+    """A crop that the photo has outgrown, since it is another one now, is cut to what is left, or dropped."""
+    if crop is None:
+        return None
+    left, top, right, bottom = crop
+    right, bottom = min(right, size[0]), min(bottom, size[1])
+    return (left, top, right, bottom) if left < right and top < bottom else None
 
 
 def _nothing(source: Path, left_out: list[LeftOut]) -> InvalidRequest:

@@ -14,7 +14,7 @@ MAX_BYTES = 40 * 2**30
 CHUNK_BYTES = 1 << 20
 
 
-def unpack(archive: Path, into: Path, *, check: Callable[[], None]) -> Path:
+def unpack(archive: Path, into: Path, *, check: Callable[[], None], most_bytes: int = MAX_BYTES) -> Path:
     """The folder in `into` with what `archive` holds; named by its content, so unpacked once only.
 
     Raises InvalidRequest for what is no zip, is damaged, encrypted or too large; StorageError where there is no room.
@@ -26,7 +26,7 @@ def unpack(archive: Path, into: Path, *, check: Callable[[], None]) -> Path:
         part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
         shutil.rmtree(part, ignore_errors=True)
         with zipfile.ZipFile(archive) as file:
-            members = _members(archive, file)
+            members = _members(archive, file, most_bytes)
             part.mkdir(parents=True)
             for member, target in members:
                 check()
@@ -52,14 +52,14 @@ def _take(part: Path, folder: Path) -> None:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _members(archive: Path, file: zipfile.ZipFile) -> list[tuple[zipfile.ZipInfo, Path]]:
+def _members(archive: Path, file: zipfile.ZipFile, most_bytes: int) -> list[tuple[zipfile.ZipInfo, Path]]:
     """What is unpacked, and where to within the folder."""
     infos = [info for info in file.infolist() if not info.is_dir()]
     if len(infos) > MAX_FILES:
         raise _refused(archive, f"holds {len(infos)} files, more than {MAX_FILES}", "Split it.")
     size = sum(info.file_size for info in infos)
-    if size > MAX_BYTES:
-        raise _refused(archive, f"would take {size / 2**30:.0f} GiB, more than {MAX_BYTES / 2**30:.0f}", "Split it.")
+    if size > most_bytes:
+        raise _refused(archive, f"would take {size / 2**30:.0f} GiB, more than {most_bytes / 2**30:.0f}", "Split it.")
     members = []
     for info in infos:
         parts = PurePosixPath(info.filename.replace("\\", "/")).parts
