@@ -50,6 +50,7 @@ from webui.training.config_file import read_config
 from webui.training.data.faces import FaceReader
 from webui.training.events import TrainingFinished, TrainingNote
 from webui.training.folders import RunFolder
+from webui.trainings import PICK, TRAIN
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -126,7 +127,11 @@ def build_runners(services: Services) -> Mapping[str, Runner]:
         request = services.from_payload(context.job.payload)
         generator.generate(request, report=context.report, cancel=context.cancel, finished=finished)
 
-    return {GENERATE: run_generation}
+    def run_training(context: JobContext) -> None:
+        generator.free_device()
+        services.trainings.work(context)
+
+    return {GENERATE: run_generation, TRAIN: run_training, PICK: run_training}
 
 
 def build_download_worker(services: Services) -> Worker:

@@ -277,7 +277,10 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _training_run_options(command: argparse.ArgumentParser) -> None:
+    from webui.command_train import add_watched_option
+
     command.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="folder with the run's config.toml")
+    add_watched_option(command)
     command.set_defaults(run=_training_run)
 
 
@@ -286,7 +289,8 @@ def _training_run(options: argparse.Namespace) -> int:
     from webui.command_train import train_folder
     from webui.training.folders import RunFolder
 
-    return train_folder(RunFolder(options.run_dir), build_training(_settings_of(options)), stream=sys.stdout)
+    train = build_training(_settings_of(options))
+    return train_folder(RunFolder(options.run_dir), train, stream=sys.stdout, watched=options.watched)
 
 
 def _training_pick_options(command: argparse.ArgumentParser) -> None:
@@ -300,8 +304,11 @@ def _training_pick(options: argparse.Namespace) -> int:
     from webui.app import build_picking
     from webui.command_train import pick_in_folder
     from webui.training.folders import RunFolder
+    from webui.training.process import end_with_parent
 
     pick = build_picking(_settings_of(options))
+    if options.watched:
+        end_with_parent(RunFolder(options.run_dir))
     return pick_in_folder(RunFolder(options.run_dir), pick, options.step, options.weight, stream=sys.stdout)
 
 

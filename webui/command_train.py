@@ -36,9 +36,7 @@ from webui.training.events import (
 )
 from webui.training.folders import RunFolder, new_run, run_to_pick_from, run_to_resume
 from webui.training.presets import PRESETS, preset_config
-
-PAUSED = 3
-"""Exit code of a run that stands still."""
+from webui.training.process import PAUSED, WATCHED, end_with_parent
 
 EVENTS_PER_LINE = 20
 """Losses are written that seldom where no terminal shows a running line."""
@@ -82,7 +80,12 @@ def add_train_options(command: argparse.ArgumentParser) -> None:
     new.add_argument("--name", help="of what comes out (the config's file name)")
 
 
+def add_watched_option(command: argparse.ArgumentParser) -> None:
+    command.add_argument(WATCHED, action="store_true", help="end when the standard input is closed")
+
+
 def add_pick_options(command: argparse.ArgumentParser) -> None:
+    add_watched_option(command)
     command.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="folder of a run")
     command.add_argument("step", type=int, metavar="STEP", help="candidate to take")
     command.add_argument("weight", type=float, nargs="?", metavar="WEIGHT", help="to recommend it at (its best one)")
@@ -180,10 +183,15 @@ def _summary(finished: TrainingFinished) -> Mapping[str, object]:
     return {name: values[name] for name in names}
 
 
-def train_folder(folder: RunFolder, train: Train, *, stream: TextIO) -> int:
-    """What the page starts: the run of `folder`, telling every event as a line of JSON. Returns the exit code."""
+def train_folder(folder: RunFolder, train: Train, *, stream: TextIO, watched: bool = False) -> int:
+    """What the page starts: the run of `folder`, telling every event as a line of JSON. Returns the exit code.
+
+    `watched`: it ends with who started it, who may also have asked it to pause already.
+    """
     report = EventLines(folder.events, stream)
-    with interruptible(folder) as check:
+    if watched:
+        end_with_parent(folder)
+    with interruptible(folder, asked_before=watched) as check:
         try:
             return _told_as_lines(
                 lambda: train(folder.path, report=report, check=check), report, EventLines(None, stream)
@@ -222,12 +230,13 @@ def _told_as_lines(
 
 
 @contextmanager
-def interruptible(folder: RunFolder) -> Iterator[Callable[[], None]]:
+def interruptible(folder: RunFolder, *, asked_before: bool = False) -> Iterator[Callable[[], None]]:
     """Gives a `check` that raises JobInterrupted after Ctrl+C, SIGTERM, or once the folder's file `pause` is there.
 
-    A second Ctrl+C ends the process at once.
+    One from an earlier time does not count, unless `asked_before`. A second Ctrl+C ends the process at once.
     """
-    folder.pause.unlink(missing_ok=True)
+    if not asked_before:
+        folder.pause.unlink(missing_ok=True)
     token = CancelToken()
 
     def stop(signum: int, frame: FrameType | None) -> None:

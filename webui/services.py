@@ -73,7 +73,7 @@ class Services:
             why_no_faces=self.host.why_no_faces,
             in_training=self._sets_in_training,
         )
-        self.trainings = Trainings(settings, self.queue, self.library, self.photo_sets.source)
+        self.trainings = Trainings(settings, self.queue, self.library, self.photo_sets)
         self._tokenizers: dict[Path, ClipTokenizer] = {}
 
     def checkpoints(self) -> list[CheckpointInfo]:

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
@@ -18,22 +18,25 @@ from typing import Any, Literal
 
 from webui.errors import InvalidRequest, ModelNotFound, StorageError, WebUIError
 from webui.jobs.events import Failed, Progress
-from webui.jobs.queue import JobHandle, JobQueue
+from webui.jobs.queue import JobContext, JobHandle, JobQueue
 from webui.jobs.record import JobRecord, JobState
 from webui.library.catalog import Library
+from webui.library.events import ModelSaved
 from webui.library.families import FAMILIES
+from webui.library.tool_models import saved_model
 from webui.library.whole_files import write_whole
 from webui.settings import Settings
 from webui.training.alone import is_in_use
 from webui.training.checking import Summary, base_problem, optimizer_problem, summary_of, warnings_of
 from webui.training.config import FREE_TO_CHANGE, TrainingConfig
 from webui.training.config_file import parse_config, problems_of, read_config
-from webui.training.data.photos import PhotoReader
+from webui.training.data.sets import PhotoSets
 from webui.training.data.sources import find_photos
 from webui.training.data.split import split
 from webui.training.events import Paused, TrainingFinished
 from webui.training.folders import RunFolder, new_run, runs_in
 from webui.training.presets import preset_config
+from webui.training.process import Command, run_in_process
 from webui.training.record import RunReader, RunRecord
 
 TRAIN = "train"
@@ -87,15 +90,13 @@ class Run:
 class Trainings:
     """One per program. Everything here may be called from any thread."""
 
-    def __init__(self, settings: Settings, queue: JobQueue, library: Library, source_of: Callable[[str], Path]) -> None:
-        """`source_of` gives the folder or file of a photo set of the page; InvalidRequest if there is none."""
+    def __init__(self, settings: Settings, queue: JobQueue, library: Library, photo_sets: PhotoSets) -> None:
         self.runs_dir = settings.training_dir
         self._settings = settings
         self._queue = queue
         self._library = library
-        self._source_of = source_of
+        self._photo_sets = photo_sets
         self._reader = RunReader()
-        self._photo_reader = PhotoReader()
         self._lock = threading.RLock()
         self._asked: set[str] = set()
         """Jobs that were asked to stop."""
@@ -111,7 +112,7 @@ class Trainings:
             return preset_config(
                 preset,
                 name=name,
-                photos=self._source_of(photos) if photos else Path("photos"),
+                photos=self._photo_sets.source(photos) if photos else Path("photos"),
                 base=base,
                 adapter_base=FAMILIES[info.family].adapter_base,
                 native_size=info.native_size,
@@ -130,9 +131,9 @@ class Trainings:
     def with_folders(self, values: Mapping[str, Any], photos: str) -> dict[str, Any]:
         """`values` of the page with the folders of its sets: a page names no folder of this machine."""
         data = dict(values["data"]) if isinstance(values.get("data"), Mapping) else {}
-        data["photos"] = str(self._source_of(photos))
+        data["photos"] = str(self._source(photos))
         if prior := data.get("prior_photos"):
-            data["prior_photos"] = str(self._source_of(str(prior)))
+            data["prior_photos"] = str(self._photo_sets.source(str(prior)))
         return {**values, "data": data}
 
     def check(self, values: Mapping[str, Any], photos: str) -> "Checked":
@@ -164,12 +165,17 @@ class Trainings:
     def _summary(self, config: TrainingConfig) -> Summary:
         """Raises InvalidRequest where there is nothing to train on."""
         with tempfile.TemporaryDirectory() as unpacked:  # sets of the page are folders
-            found = find_photos(config.data.photos, unpack_to=Path(unpacked), reader=self._photo_reader)
+            found = find_photos(config.data.photos, unpack_to=Path(unpacked), reader=self._photo_sets.reader)
         photos = [photo for photo in found.photos if not photo.is_prior]
         if not photos:
             raise InvalidRequest("data.photos", "There are no photos to train on.", hint="Add some.")
         train, held_out = split(photos, config.data.holdout)
         return summary_of(config, [photo.repeats for photo in train], len(held_out))
+
+    def _source(self, photos: str) -> Path:
+        if not photos:
+            raise InvalidRequest("set", "No photos are chosen.", hint="Choose a set of photos first.")
+        return self._photo_sets.source(photos)
 
     # Runs.
 
@@ -293,13 +299,40 @@ class Trainings:
                     hint="Another program may have one of its files open.",
                 ) from error
 
+    # For the worker.
+
+    def work(self, context: JobContext) -> None:
+        """Does a job of the kind TRAIN or PICK in a process of its own; the device must be free for it.
+
+        What comes out is in the library at the end. Raises JobInterrupted when it was paused, WebUIError.
+        """
+        if any(isinstance(event, ModelSaved) for event in context.previous):
+            return
+        payload = context.job.payload
+        folder = self.folder(str(payload["run"]))
+        command = self._command(folder, payload)
+        finished = run_in_process(command, report=context.report, cancel=context.cancel)
+        self._library.refresh()
+        context.report(saved_model(Path(finished.adapter)))
+
+    def _command(self, folder: RunFolder, payload: Mapping[str, Any]) -> Command:
+        settings = self._settings
+        machine = ("--data-dir", str(settings.data_dir), "--device", settings.device, "--dtype", settings.dtype)
+        if "step" not in payload:
+            return Command(folder=folder, arguments=("training-run", str(folder.path), *machine))
+        what = (str(folder.path), str(payload["step"]), str(payload["weight"]))
+        return Command(folder=folder, arguments=("training-pick", *what, *machine), can_pause=False)
+
     # Below.
 
     def _run(self, folder: RunFolder, jobs: list[JobRecord]) -> Run:
         mine = {job.kind: job for job in jobs if job.payload.get("run") == folder.path.name}
-        job, config, about = mine.get(TRAIN), read_config(folder.config), _read_about(folder)
+        job, picking = mine.get(TRAIN), mine.get(PICK)
+        config, about = read_config(folder.config), _read_about(folder)
         if job is not None:
             state: State = "running" if job.state is JobState.RUNNING else "queued"
+        elif picking is None and is_in_use(folder.path):
+            state = "running"  # by hand, in another process
         else:
             with self._reader.reading(folder.events) as (record, _):
                 state = _state_of(record, folder, about)
@@ -312,7 +345,7 @@ class Trainings:
             state=state,
             job=job,
             progress=None if job is None else self._progress(job),
-            picking=mine.get(PICK),
+            picking=picking,
         )
 
     def _progress(self, job: JobRecord) -> Progress | None:
@@ -406,9 +439,7 @@ def _check_longer(run: Run, config: TrainingConfig, record: RunRecord) -> None:
 
 
 def _state_of(record: RunRecord, folder: RunFolder, about: About) -> State:
-    """Of a run without a job."""
-    if is_in_use(folder.path):
-        return "running"
+    """Of a run that nobody runs."""
     match record.ending:
         case TrainingFinished():
             return "finished"

@@ -59,6 +59,10 @@ class Generator:
         """Loads a checkpoint before it is asked for. Raises ModelNotFound or UnsupportedModel."""
         self._manager.load(checkpoint)
 
+    def free_device(self) -> None:
+        """Forgets all networks, for something else that needs the memory; the next request loads them again."""
+        self._manager.unload()
+
     def generate(
         self,
         request: GenerationRequest,

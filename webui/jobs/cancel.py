@@ -16,10 +16,13 @@ class CancelToken:
 
     def __init__(self) -> None:
         self._interrupted = threading.Event()
+        self._insisted = threading.Event()
         self._skipped = threading.Event()
 
     def interrupt(self) -> None:
-        """Every `check` from now on raises JobInterrupted."""
+        """Every `check` from now on raises JobInterrupted. Said twice it is `insisted`."""
+        if self._interrupted.is_set():
+            self._insisted.set()
         self._interrupted.set()
 
     def skip(self) -> None:
@@ -37,3 +40,8 @@ class CancelToken:
     @property
     def interrupted(self) -> bool:
         return self._interrupted.is_set()
+
+    @property
+    def insisted(self) -> bool:
+        """For what takes its time to stop well: somebody will not wait."""
+        return self._insisted.is_set()

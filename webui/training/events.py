@@ -1,13 +1,15 @@
 """What a training run tells: events of a job, and lines of a file that another process reads. Imports no torch."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TextIO
 
+from webui.errors import StorageError
 from webui.jobs.codec import EventCodec
-from webui.jobs.events import JobEvent, Progress
+from webui.jobs.events import Failed, JobEvent, Progress
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +27,8 @@ class Estimated(JobEvent):
 class LossReported(JobEvent):
     """Mean over the updates since the last one; `rates` are the learning rates by part of the network."""
 
+    durable: ClassVar[bool] = False
+    """The run's folder has them all."""
     step: int
     num_steps: int
     loss: float
@@ -118,15 +122,31 @@ class EventLines:
         self._codec = EventCodec(TRAINING_EVENTS)
 
     def __call__(self, event: JobEvent) -> None:
-        """Raises OSError if the file cannot be written."""
+        """Raises StorageError if the file cannot be written; the stream has it then."""
         name, body = self._codec.encode(event)
         line = json.dumps({"event": name, **json.loads(body)}, ensure_ascii=False)
-        if self._path is not None and not isinstance(event, self.shown):
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(f"{line}\n")
         if self._stream is not None:
             self._stream.write(f"{line}\n")
             self._stream.flush()
+        if self._path is not None and not isinstance(event, self.shown):
+            try:
+                _append(self._path, f"{line}\n")
+            except OSError as error:
+                if isinstance(event, Failed):  # the same may be why it failed
+                    return
+                raise StorageError(
+                    f"What happens could not be written to the run's folder ({error.strerror}).",
+                    hint="Look whether the folder is there and the disk has room, then resume the run.",
+                ) from error
+
+
+def _append(path: Path, line: str) -> None:
+    """A line of its own, also after one that was cut off."""
+    with path.open("a+b") as file:
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            line = line if file.read(1) == b"\n" else f"\n{line}"
+        file.write(line.encode())
 
 
 def parse_line(line: str, codec: EventCodec) -> JobEvent | None:

@@ -125,7 +125,7 @@ def _job_text(job: JobRecord, progress: Progress | None) -> str:
     elif progress.label == TRAINING:
         parts.append(f"step {progress.step} of {progress.num_steps}")
     else:
-        parts.append(f"{progress.label}, {progress.step} of {progress.num_steps}")
+        parts.append(_said(progress))
     if progress is not None and progress.seconds_left is not None:
         parts.append(f"{duration(progress.seconds_left)} left")
     return " · ".join(parts)
@@ -215,7 +215,12 @@ def _doing(run: Run) -> str:
     progress = run.progress
     if run.state != "running" or progress is None or progress.label == TRAINING:
         return ""
-    return f"{progress.label}, {progress.step} of {progress.num_steps}"
+    return _said(progress)
+
+
+def _said(progress: Progress) -> str:
+    """ "encoding photos, 3 of 40"."""
+    return f"{progress.label}, {progress.step} of {progress.num_steps}" if progress.num_steps else progress.label
 
 
 def _preview(run: Run, record: RunRecord) -> str:
