@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from webui.assisting import ASSIST, Assisting
 from webui.errors import InvalidRequest, WebUIError
 from webui.generation.events import GENERATION_EVENTS
 from webui.generation.infotext import RestoredSettings, restore_settings
@@ -32,6 +33,8 @@ from webui.prompt.chunks import CHUNK_TOKENS, EmbeddingNames, KnownEmbedding, co
 from webui.prompt.grammar import parse_prompt
 from webui.prompt.tokenizer import ClipTokenizer
 from webui.settings import CHECKOUT, Settings
+from webui.training.assistants.catalog import Assistants
+from webui.training.assistants.events import ASSIST_EVENTS
 from webui.training.data.sets import PhotoSets
 from webui.training.events import TRAINING_EVENTS
 from webui.trainings import TRAIN, Trainings
@@ -61,8 +64,8 @@ class Services:
         self.inputs = InputStore(settings.inputs_dir)
         self.queue = JobQueue(
             settings.database,
-            event_types=(*GENERATION_EVENTS, *DOWNLOAD_EVENTS, *TRAINING_EVENTS),
-            lanes={DOWNLOAD: NETWORK_LANE, EXTENSION_MODEL: NETWORK_LANE, TOOL: TOOL_LANE},
+            event_types=(*GENERATION_EVENTS, *DOWNLOAD_EVENTS, *TRAINING_EVENTS, *ASSIST_EVENTS),
+            lanes={DOWNLOAD: NETWORK_LANE, EXTENSION_MODEL: NETWORK_LANE, TOOL: TOOL_LANE, ASSIST: TOOL_LANE},
         )
         self.downloads = downloads_of(settings)
         self.tool_models = ToolModels(library=self.library)
@@ -74,6 +77,8 @@ class Services:
             in_training=self._sets_in_training,
         )
         self.trainings = Trainings(settings, self.queue, self.library, self.photo_sets)
+        assistants = Assistants(models_dirs(settings), self.host.subject_maskers)
+        self.assisting = Assisting(self.queue, self.photo_sets, assistants)
         self._tokenizers: dict[Path, ClipTokenizer] = {}
 
     def checkpoints(self) -> list[CheckpointInfo]:

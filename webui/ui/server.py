@@ -16,6 +16,7 @@ from webui.ui.routes import build_router
 from webui.ui.stream import JobViews
 from webui.ui.theme import ASSETS, STYLES, build_head, build_theme
 from webui.ui.tool_routes import build_tool_router
+from webui.ui.training_assist_routes import build_training_assist_router
 from webui.ui.training_run_routes import build_training_run_router
 from webui.ui.training_set_routes import build_training_set_router
 
@@ -36,6 +37,7 @@ def build_app(services: Services) -> FastAPI:
     app.include_router(build_training_run_router(services))
     app.include_router(build_extension_router(services, Installer(services.settings, services.host)))
     app.include_router(build_training_set_router(services))
+    app.include_router(build_training_assist_router(services))
     app.mount("/extensions", ExtensionRoutes(services.host))
     blocks = build_blocks(services, views)
     blocks.queue(default_concurrency_limit=8, max_size=MAX_WAITING_EVENTS)

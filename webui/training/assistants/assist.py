@@ -66,10 +66,10 @@ class PhotoFile(Protocol):
 
 
 class Changes(Protocol):
-    """Where captions and masks (PNG) go, each at once."""
+    """Where captions and masks (PNG) go, each at once; whether it was another one before."""
 
-    def caption(self, name: str, text: str) -> None: ...
-    def mask(self, name: str, png: bytes | None) -> None: ...
+    def caption(self, name: str, text: str | None) -> bool: ...
+    def mask(self, name: str, picture: bytes | None) -> bool: ...
 
 
 def chosen_photos(photos: Sequence[PhotoFile], names: Collection[str] | None) -> list[PhotoFile]:
@@ -95,21 +95,23 @@ def assist(
     """`check` is asked before each photo, and stops by raising. Raises WebUIError where no network can be opened."""
     report(Progress(step=0, num_steps=len(photos), label=f"Opening {assistant.name}"))
     work = _captions(request, assistant) if request.kind == "captions" else _masks(request, assistant)
-    changed, kept = 0, 0
+    changed, kept, worked = 0, 0, 0
     problems: list[tuple[str, str]] = []
     started_at = clock()
     try:
         for i, photo in enumerate(photos):
             check()
-            worked = changed + len(problems)
             left = (clock() - started_at) / worked * (len(photos) - i) if worked else None
             report(Progress(step=i, num_steps=len(photos), label=photo.name, seconds_left=left))
             if _has(photo, request.kind) and not request.overwrite:
                 kept += 1
                 continue
+            worked += 1
             try:
-                _write(changes, photo, work(open_pixels(photo.path)), request.prefix)
-                changed += 1
+                if _write(changes, photo, work(open_pixels(photo.path)), request.prefix):
+                    changed += 1
+                else:
+                    kept += 1
             except (WebUIError, OSError, MemoryError) as error:
                 problems.append((photo.name, _told(error)))
     finally:
@@ -139,11 +141,11 @@ def _masks(request: AssistRequest, assistant: Assistant) -> Work:
     return lambda image: masks.png_of(masks.mask_of(masker.mask(image), outline))
 
 
-def _write(changes: Changes, photo: PhotoFile, made: str | bytes, prefix: str) -> None:
+def _write(changes: Changes, photo: PhotoFile, made: str | bytes, prefix: str) -> bool:
     if isinstance(made, bytes):
-        changes.mask(photo.name, made)
-    else:  # a picture of the class is none of the subject, whose name the prefix is
-        changes.caption(photo.name, made if photo.is_prior else prefixed(made, prefix))
+        return changes.mask(photo.name, made)
+    # A picture of the class is none of the subject, whose name the prefix is.
+    return changes.caption(photo.name, made if photo.is_prior else prefixed(made, prefix))
 
 
 def _has(photo: PhotoFile, kind: Kind) -> bool:

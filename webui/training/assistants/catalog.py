@@ -67,6 +67,13 @@ class Assistant:
     tags: tuple[Tag, ...] = ()
     pixels: SubjectMasker | None = None
 
+    @property
+    def makes(self) -> Literal["tags", "sentences", "masks"]:
+        """What a user gets; thresholds and tags to leave out mean something to "tags" alone."""
+        if self.kind == "masks":
+            return "masks"
+        return "tags" if self.graph is not None else "sentences"
+
 
 class Assistants:
     """Those below each of `models_dirs`, the first of equal names, and the maskers of extensions."""
