@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
+from webui.assisting import ASSIST
 from webui.command_generate import CommandReport
 from webui.command_train import Pick, Train
 from webui.errors import InvalidRequest, StorageError, WebUIError
@@ -150,7 +151,7 @@ def build_download_worker(services: Services) -> Worker:
 
 
 def build_tool_worker(services: Services) -> Worker:
-    """Makes new models of those that are there, beside whatever the device does."""
+    """Makes new models of those that are there, and captions and masks of photos, beside whatever the device does."""
 
     def run(context: JobContext) -> None:
         from webui.pipeline.tools.run import run_tool  # here, as most runs of the program use no tool
@@ -163,7 +164,7 @@ def build_tool_worker(services: Services) -> Worker:
         services.library.refresh()
         context.report(saved_model(path))
 
-    return Worker(services.queue, lambda: {TOOL: run}, lane=TOOL_LANE)
+    return Worker(services.queue, lambda: {TOOL: run, ASSIST: services.assisting.work}, lane=TOOL_LANE)
 
 
 def preload_starter(generator: "Generator", services: Services) -> None:

@@ -17,6 +17,7 @@ from webui.plugins.command_names import command_names
 
 if TYPE_CHECKING:
     from webui.generation.events import ImageReady
+    from webui.training.assistants.catalog import Kind
 
 PROGRAM = "launch.py"
 HELP = ("-h", "--help")
@@ -312,6 +313,36 @@ def _training_pick(options: argparse.Namespace) -> int:
     return pick_in_folder(RunFolder(options.run_dir), pick, options.step, options.weight, stream=sys.stdout)
 
 
+def _caption_options(command: argparse.ArgumentParser) -> None:
+    from webui.command_assist import add_caption_options
+
+    add_caption_options(command)
+    command.set_defaults(run=lambda options: _assist(options, "captions"))
+
+
+def _mask_options(command: argparse.ArgumentParser) -> None:
+    from webui.command_assist import add_mask_options
+
+    add_mask_options(command)
+    command.set_defaults(run=lambda options: _assist(options, "masks"))
+
+
+def _assist(options: argparse.Namespace, kind: "Kind") -> int:
+    from webui.app import build_host
+    from webui.command_assist import assist_folder, list_assistants, request_of
+    from webui.services import models_dirs
+    from webui.training.assistants.catalog import Assistants
+
+    settings = _settings_of(options)
+    request = None if options.list else request_of(options, kind)
+    with closing(build_host(settings)) as host:
+        assistants = Assistants(models_dirs(settings), host.subject_maskers)
+        if request is not None:
+            return assist_folder(options.folder, request, assistants, as_json=options.json)
+        list_assistants(assistants, kind, sys.stdout)
+        return 0
+
+
 BENCHMARKS = MappingProxyType(
     {"pictures": "against_diffusers.py", "models": "models.py", "faces": "faces.py", "training": "training.py"}
 )
@@ -375,6 +406,8 @@ _COMMANDS = MappingProxyType(
         "train": ("train an adapter on photos, or write a config for it", _train_options),
         "training-run": ("run the training of one folder, telling lines of JSON", _training_run_options),
         "training-pick": ("take another candidate of a run, telling lines of JSON", _training_pick_options),
+        "caption": ("write captions for photos to train on", _caption_options),
+        "mask": ("make masks of photos to train on: what is the subject, what background", _mask_options),
         "inspect": ("say what a model file is, as JSON", _inspect_options),
         "models": ("get, list, convert and merge models", _models_options),
         "extensions": ("list and check extensions, switch them on and off", _extensions_options),
