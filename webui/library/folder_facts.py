@@ -118,9 +118,9 @@ def _with_weights(facts: ModelFacts, path: Path) -> ModelFacts:
     if facts.problems:
         return facts
     parts = ("unet", "vae", *TEXT_PREFIXES[FAMILIES[facts.family].adapter_base])
-    missing = [part for part in parts if not _weights(path / part)]
+    missing = [part for part in parts if not weight_files(path / part)]
     missing += [part for part in ("scheduler",) if not (path / part / "scheduler_config.json").is_file()]
-    files = [file for part in parts for file in _weights(path / part) if file.suffix == ".safetensors"]
+    files = [file for part in parts for file in weight_files(path / part) if file.suffix == ".safetensors"]
     tensors = [info for file in files for info in _tensors(file)]
     dtypes = Counter(info.dtype for info in tensors if len(info.shape) > 1)
     return replace(
@@ -139,7 +139,7 @@ def _tensors(file: Path) -> Iterable[TensorInfo]:
         raise UnsupportedModel(file, f"{file.parent.name}/{file.name}: {error.reason}", hint=error.hint) from error
 
 
-def _weights(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
     """A component's weight files: several if it is sharded, the plain ones where there are variants."""
     for suffix in WEIGHT_SUFFIXES:
         found = sorted(folder.glob(f"*{suffix}"))

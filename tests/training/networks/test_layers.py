@@ -23,9 +23,10 @@ from webui.errors import AdapterMismatch
 from webui.pipeline.adapters.targets import Target
 from webui.pipeline.adapters.writing import KohyaNames, write_adapter
 from webui.training.networks.gains import Ia3Layer, OftLayer
+from webui.training.networks.halves import split_size
 from webui.training.networks.layers import AdaptedLayer, Dropouts, applied
 from webui.training.networks.low_rank import DoraLayer, LoraLayer
-from webui.training.networks.products import LohaLayer, LokrLayer, split_size
+from webui.training.networks.products import LohaLayer, LokrLayer
 
 RANK, ALPHA = 4, 3.0
 NONE = Dropouts()

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from webui.training.networks.halves import split_size
 from webui.training.networks.layers import (
     Adaptable,
     AdaptedLayer,
@@ -128,16 +129,3 @@ class LokrLayer(AdaptedLayer):
             return self.factors["lokr_w2"]
         product = self.factors["lokr_w2_a"] @ self.factors["lokr_w2_b"]
         return product.reshape(len(product), -1, *kernel_of(self.layer))
-
-
-def split_size(size: int, factor: int) -> tuple[int, int]:
-    """`size` as a product, the smaller number first: of `factor`, or nearly square for -1.
-
-    A `factor` that does not divide it is the most that the smaller number may be. As LyCORIS splits.
-    """
-    if factor > 0 and size % factor == 0:
-        small = min(factor, size // factor)
-    else:
-        limit = math.isqrt(size) if factor < 0 else min(factor, math.isqrt(size))
-        small = next(n for n in range(limit, 0, -1) if size % n == 0)
-    return small, size // small
