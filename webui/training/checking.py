@@ -20,17 +20,24 @@ FINDS_RATE = frozenset({"prodigy"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """`epochs` counts repeats; `passes_per_photo` is how often each photo is looked at."""
+    """`epochs` counts repeats; `passes_per_photo` is how often each photo is looked at; `num_small` photos have fewer
+    pixels than the resolution."""
 
     num_photos: int
     num_held_out: int
     steps: int
     epochs: float
     passes_per_photo: float
+    num_small: int = 0
 
 
-def summary_of(config: TrainingConfig, repeats: Sequence[int], num_held_out: int) -> Summary:
-    """`repeats` of each photo that is trained on."""
+def summary_of(
+    config: TrainingConfig,
+    repeats: Sequence[int],
+    num_held_out: int,
+    sizes: Sequence[tuple[int, int]] = (),
+) -> Summary:
+    """`repeats` and `sizes` (px) of each photo that is trained on."""
     shown = config.schedule.num_steps * config.schedule.batch_size * config.schedule.accumulation
     epoch = sum(repeats) * config.data.repeats
     return Summary(
@@ -39,6 +46,7 @@ def summary_of(config: TrainingConfig, repeats: Sequence[int], num_held_out: int
         steps=config.schedule.num_steps,
         epochs=shown / max(epoch, 1),
         passes_per_photo=shown / max(len(repeats), 1),
+        num_small=sum(width * height < config.data.resolution**2 for width, height in sizes),
     )
 
 
@@ -132,6 +140,11 @@ def _photos(config: TrainingConfig, summary: Summary) -> Iterator[str]:
         yield f"There are {summary.num_photos} photos, so none is kept back to measure with. Take ten or more."
     elif summary.num_held_out == 0:
         yield "No photo is kept back: nothing tells when it begins to learn by heart."
+    if summary.num_small:
+        learnt = "enlarged, which blurs them" if config.data.upscale else "learnt in smaller sizes"
+        verb = "is" if summary.num_small == 1 else "are"
+        small = f"{summary.num_small} of {trained} photos {verb} smaller than {config.data.resolution} px"
+        yield f"{small}: they are {learnt}. A lower resolution may do."
     if config.schedule.batch_size > trained > 0:
         yield f"A batch has {config.schedule.batch_size} photos, but there are {trained} to train on: some come twice."
     if summary.passes_per_photo > PASSES_PER_PHOTO:

@@ -49,14 +49,23 @@ def read_config(path: Path) -> TrainingConfig:
         ) from error
     except UnicodeDecodeError as error:
         raise InvalidRequest("config", f"{path.name} is no text.", hint="Give a TOML file.") from error
-    try:
-        values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise InvalidRequest("config", f"{path.name} is no valid TOML: {error}.", hint="Correct that line.") from error
+    values = _values_of(text, path.name)
     for section, name in PATHS:
         if isinstance(values.get(section), dict) and isinstance(values[section].get(name), str):
             values[section][name] = (path.parent / Path(values[section][name]).expanduser()).resolve()
     return parse_config(values)
+
+
+def config_of_text(text: str) -> TrainingConfig:
+    """What `config_text` wrote, wherever its photos are. Raises InvalidRequest with the field."""
+    return parse_config(_values_of(text, "The file"))
+
+
+def _values_of(text: str, name: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidRequest("config", f"{name} is no valid TOML: {error}.", hint="Correct that line.") from error
 
 
 def parse_config(values: Mapping[str, Any]) -> TrainingConfig:

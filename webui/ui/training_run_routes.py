@@ -6,16 +6,17 @@ from fastapi import APIRouter, Body, Request
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from webui.errors import InvalidRequest, ModelNotFound
+from webui.errors import ModelNotFound
 from webui.services import Services
 from webui.training.config import Method
-from webui.training.config_file import config_text
-from webui.trainings import Checked
+from webui.training.config_file import config_of_text
 from webui.ui.guard import owner_of
 from webui.ui.refusing import RefusingRoute
 from webui.ui.training_form import form, missing_packages
-from webui.ui.training_runs import list_runs, page_config, run_json, run_log, with_page_folders
+from webui.ui.training_runs import list_runs, page_config, run_json, run_log
+from webui.ui.training_settings import checked_json, numbers_of_presets, toml_to_take_home
 
+MAX_TOML_CHARS = 200_000
 NO_STORE = {"Cache-Control": "no-store"}
 FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}
 
@@ -76,11 +77,23 @@ def _add_settings(router: APIRouter, services: Services) -> None:
             class_word=wish.class_word,
             name=wish.name,
         )
-        return {"config": page_config(config, wish.photos, ""), "missing": missing_packages()}
+        return {
+            "config": page_config(config, wish.photos, ""),
+            "missing": missing_packages(),
+            "presets": numbers_of_presets(services, wish.base, wish.method),
+        }
 
     @router.post("/training/check")
     def check(wish: Wish) -> dict[str, Any]:
-        return checked_json(trainings.check(wish.config, wish.photos))
+        return checked_json(trainings.check(wish.config, wish.photos), services)
+
+    @router.post("/training/config")
+    def config_as_toml(wish: Wish) -> PlainTextResponse:
+        return PlainTextResponse(toml_to_take_home(trainings.config_of(wish.config, wish.photos)))
+
+    @router.post("/training/config/read")
+    def config_of_toml(text: Annotated[str, Body(embed=True, max_length=MAX_TOML_CHARS)]) -> dict[str, Any]:
+        return {"config": page_config(config_of_text(text), "", "")}
 
 
 def _add_runs(router: APIRouter, services: Services) -> None:
@@ -109,7 +122,7 @@ def _add_runs(router: APIRouter, services: Services) -> None:
     @router.get("/training/runs/{run}/config.toml")
     def config_toml(run: str) -> PlainTextResponse:
         found = trainings.run(run)
-        text = config_text(with_page_folders(found))
+        text = toml_to_take_home(found.config)
         return PlainTextResponse(text, headers={"Content-Disposition": f'attachment; filename="{_ascii(run)}.toml"'})
 
     @router.get("/training/runs/{run}/log")
@@ -149,27 +162,6 @@ def _add_changes(router: APIRouter, services: Services) -> None:
     def delete(run: str) -> dict[str, bool]:
         trainings.delete(run)
         return {"done": True}
-
-
-def checked_json(checked: Checked) -> dict[str, Any]:
-    summary = checked.summary
-    return {
-        "problems": [_problem(problem) for problem in checked.problems],
-        "warnings": list(checked.warnings),
-        "summary": None
-        if summary is None
-        else {
-            "num_photos": summary.num_photos,
-            "num_held_out": summary.num_held_out,
-            "steps": summary.steps,
-            "epochs": round(summary.epochs, 2),
-            "passes_per_photo": round(summary.passes_per_photo, 2),
-        },
-    }
-
-
-def _problem(problem: InvalidRequest) -> dict[str, str]:
-    return {"field": problem.field, "message": problem.message, "hint": problem.hint}
 
 
 def _ascii(text: str) -> str:

@@ -309,15 +309,6 @@ def _tag(run: Run, finished: TrainingFinished | None, used: Mapping[str, Any] | 
     return ""
 
 
-def with_page_folders(run: Run) -> TrainingConfig:
-    """The settings to take home: where the photos lie on this machine is nobody's business."""
-    data = run.config.data
-    update: dict[str, Any] = {"photos": Path(data.photos.name)}
-    if data.prior_photos is not None:
-        update["prior_photos"] = Path(data.prior_photos.name)
-    return run.config.model_copy(update={"data": data.model_copy(update=update)})
-
-
 def run_log(trainings: Trainings, name: str, data_dir: Path) -> str:
     """Notes, then what the process said last."""
     run = trainings.run(name)
