@@ -4,7 +4,7 @@
 const atelierCharts = (() => {
   const { make } = atelier;
   const SVG = "http://www.w3.org/2000/svg";
-  const HEIGHT = 180, TOP = 8, BOTTOM = 22, RIGHT = 10, DIGIT = 6.7, NUM_TICKS = 4, PAGE = 10, DOTS_UP_TO = 40;
+  const HEIGHT = 180, TOP = 8, BOTTOM = 22, RIGHT = 10, DIGIT = 6.7, NUM_TICKS = 5, PAGE = 10, DOTS_UP_TO = 40;
   const OUTLIERS = 0.01; // of a faint series, at either end: they would flatten all others
 
   const draw = (tag, attributes, ...children) => {
@@ -16,7 +16,7 @@ const atelierCharts = (() => {
 
   /* ---- numbers --------------------------------------------------------------------------------------------------- */
   const integer = (value) => Math.round(value).toLocaleString("en");
-  const percent = (value) => `${Math.round(100 * value)} %`;
+  const percent = (value) => `${Math.round(100 * value)}%`;
   const figure = (value) => (value === 0 ? "0" : Math.abs(value) < 1e-3 || Math.abs(value) >= 1e5 ? value.toExponential(2) : String(+value.toPrecision(4)));
   /* Round values in [low, high], `count` or a few more, and how they are written. */
   function ticksOf(low, high, count, whole) {
@@ -125,7 +125,7 @@ const atelierCharts = (() => {
         const y = Math.round(toY(value)) + 0.5;
         nodes.push(draw("line", { class: "at-chart-grid", x1: left, x2: width - RIGHT, y1: y, y2: y }), draw("text", { x: left - 6, y: y + 4, "text-anchor": "end" }, writeTick(value)));
       }
-      const fits = Math.max(2, Math.floor((width - left) / 70)), xTicks = ticksOf(x0, x1, Math.min(fits, 6), true).values;
+      const fits = Math.max(2, Math.floor((width - left) / 52)), xTicks = ticksOf(x0, x1, Math.min(fits, 8), true).values;
       nodes.push(draw("line", { class: "at-chart-axis", x1: left, x2: width - RIGHT, y1: bottom + 0.5, y2: bottom + 0.5 }));
       for (const value of xTicks) {
         const x = toX(value), text = integer(value), half = (text.length * DIGIT) / 2;

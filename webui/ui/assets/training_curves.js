@@ -4,10 +4,12 @@ const atelierCurves = (() => {
   const { make } = atelier, { chart, smooth, figure, percent, integer } = atelierCharts, T = atelierTraining;
   const PARTS = { unet: "U-Net", text_encoder: "Text encoder", embedding: "Embedding" };
   const ALL = "", SIDES = { trained: "Trained on", "held out": "Kept back" };
-  const percentTick = (value) => `${+(100 * value).toFixed(1)} %`;
+  const percentTick = (value) => `${+(100 * value).toFixed(1)}%`;
   const weightText = (weight) => String(+weight.toFixed(3));
   const candidateText = ({ step, weight }) => `step ${integer(step)} at weight ${weightText(weight)}`;
   const same = (one, other) => !!one && !!other && one.step === other.step && one.weight === other.weight;
+  /* What the measures found, whether or not the user has overruled it; null where nothing was measured. */
+  const foundIn = (run) => (run.choice?.by_hand ? run.choice.overruled : run.choice) || null;
   const capital = (text) => text && text[0].toUpperCase() + text.slice(1);
 
   const lossOf = (run) => run.losses.map(([step, loss]) => [step, loss]);
@@ -30,7 +32,7 @@ const atelierCurves = (() => {
     if (!choice) return [];
     const yOf = (one) => choice.rows.find((row) => same(row, one))?.[measure];
     const mark = (one, kind, name) => ({ x: one.step, y: yOf(one), kind, name });
-    const chosen = used?.by_hand ? [mark(used, "chosen", "In use, chosen by hand"), mark(choice, "found", "Found by the measures")] : [mark(choice, "chosen", choice.preliminary ? "Best so far" : "Chosen")];
+    const chosen = used?.by_hand ? [mark(used, "chosen", "In use, chosen by hand"), ...(choice.overruled ? [mark(choice.overruled, "found", "Found by the measures")] : [])] : [mark(choice, "chosen", choice.preliminary ? "Best so far" : "Chosen")];
     return [...chosen, ...choice.runners_up.map((one) => mark(one, "next", "Runner-up"))].filter((one) => one.y != null);
   }
 
@@ -44,9 +46,9 @@ const atelierCurves = (() => {
       rates: chart({ title: "Learning rate", about: "Of each part that is trained.", floor: 0, empty: "Appears with the first steps." }),
       errors: chart({ title: "Error on photos", about: "Always the same noise levels and noise. Where the line of the photos kept back rises while the other falls, the photos are learned by heart.",
         tools: bands, empty: "Appears with the first candidate." }),
-      likeness: chart({ title: "Likeness", about: "Of the samples to the photos: 0 % is what the base draws, 100 % what photos have among each other. A line per weight.", write: percent, tick: percentTick, floor: 0,
+      likeness: chart({ title: "Likeness", about: "Of the samples to the photos: 0% is what the base draws, 100% what photos have among each other. A line per weight.", write: percent, tick: percentTick, floor: 0,
         empty: "Appears with the first candidate, if samples are drawn." }),
-      following: chart({ title: "Prompt-following", about: "Whether the samples show what their prompts ask for: 100 % is as well as the base's own. A line per weight.", write: percent, tick: percentTick,
+      following: chart({ title: "Prompt-following", about: "Whether the samples show what their prompts ask for: 100% is as well as the base's own. A line per weight.", write: percent, tick: percentTick,
         empty: "Appears with the first candidate, if samples are drawn." }),
     };
     const why = make("div", { class: "at-run-why" });
@@ -79,7 +81,7 @@ const atelierCurves = (() => {
         series: lines.map(([weight, points], at) => ({ name: `Weight ${weightText(weight)}`, points, tone: (at % 6) + 1, dots: true })) });
     }
     function drawWhy() {
-      const { choice, in_use: used } = run, key = JSON.stringify([choice, used]);
+      const { choice, in_use: used } = run, found = foundIn(run), key = JSON.stringify([choice, used]);
       if (why.dataset.key === key) return;
       why.dataset.key = key;
       why.hidden = !choice;
@@ -87,15 +89,15 @@ const atelierCurves = (() => {
       if (!choice) return why.replaceChildren();
       const byHand = used?.by_hand ? make("p", {}, make("strong", {}, "In use: "), `${candidateText(used)}, chosen by hand.`) : null;
       const head = choice.preliminary ? "Best so far: " : used?.by_hand ? "Found by the measures: " : "Chosen: ";
-      const next = choice.runners_up.map((one) => make("li", {}, make("b", {}, `${capital(candidateText(one))}: `), one.reason));
-      why.replaceChildren(...[byHand, make("p", {}, make("strong", {}, head), choice.reason), choice.warning ? make("p", { class: "at-run-warning" }, choice.warning) : null,
+      const told = found || choice, next = choice.runners_up.map((one) => make("li", {}, make("b", {}, `${capital(candidateText(one))}: `), one.reason));
+      why.replaceChildren(...[byHand, found ? make("p", {}, make("strong", {}, head), found.reason) : null, told.warning ? make("p", { class: "at-run-warning" }, told.warning) : null,
         next.length ? make("h4", {}, "Runners-up") : null, next.length ? make("ul", {}, ...next) : null].filter(Boolean));
       if (all.open) drawCandidates();
     }
     function drawCandidates() {
       const share = (value) => (value == null ? "" : percent(value)), rows = [...run.choice.rows].sort((one, other) => one.step - other.step || one.weight - other.weight);
-      const compared = (gain) => (gain == null ? "" : `${Math.abs(100 * gain).toFixed(1)} % ${gain >= 0 ? "below" : "above"} the base's`);
-      const note = (row) => [same(row, run.in_use) ? "in use" : "", same(row, run.choice) ? "found" : "", row.out].filter(Boolean).join("; ");
+      const compared = (gain) => (gain == null ? "" : `${Math.abs(100 * gain).toFixed(1)}% ${gain >= 0 ? "below" : "above"} the base's`);
+      const note = (row) => [same(row, run.in_use) ? "in use" : "", same(row, foundIn(run)) ? "found" : "", row.out].filter(Boolean).join("; ");
       candidates.replaceChildren(tableOf(["Step", "Weight", "Score", "Likeness", "Prompt-following", "Error, kept back", "Copies of photos", "Remark"],
         rows.map((row) => [integer(row.step), weightText(row.weight), row.score == null ? "" : row.score.toFixed(3), share(row.likeness), share(row.following), compared(row.gain), share(row.copied), capital(note(row))])));
     }
@@ -118,6 +120,6 @@ const atelierCurves = (() => {
 
   const tableOf = (heads, rows) => make("table", { class: "at-run-figures" }, make("thead", {}, make("tr", {}, ...heads.map((text) => make("th", { scope: "col" }, text)))),
     make("tbody", {}, ...rows.map((row) => make("tr", {}, ...row.map((text, at) => make(at ? "td" : "th", at ? {} : { scope: "row" }, text))))));
-  return { build, lossOf, errorsOf, candidatesOf, tableOf, weightText, candidateText, same, capital };
+  return { build, lossOf, errorsOf, candidatesOf, tableOf, weightText, candidateText, same, foundIn, capital };
 })();
 window.atelierCurves = atelierCurves;

@@ -1,9 +1,10 @@
 /* The Training tab's third step: one run as it goes on, what it measures and says, and what came out. */
 "use strict";
 const atelierTrainingRun = (() => {
-  const T = atelierTraining, { make } = atelier, { integer } = atelierCharts, { candidateText, same, weightText } = atelierCurves;
+  const T = atelierTraining, { make } = atelier, { integer } = atelierCharts, { candidateText, foundIn, weightText } = atelierCurves;
   const FAST_MS = 1000, SLOW_MS = 5000;
   const STATES = { queued: "Waiting", running: "Running", paused: "Paused", finished: "Finished", failed: "Failed", stopped: "Stopped" };
+  const ROOMS = { lora: "loras", embedding: "embeddings", checkpoint: "checkpoints" };
   const ACTIVE = ["queued", "running"];
   const NEAR_END_PX = 24, LONGER = 1.5;
   let parts = null, look = null, run = null, asked = "";
@@ -19,10 +20,6 @@ const atelierTrainingRun = (() => {
   function complete(told) {
     const empty = { losses: [], rates: {}, validation: [], samples: [], notes: [], error: null, choice: null, estimate: null, scale: null, picking: null, doing: "", place: 0, tag: "", trigger: "", adapter: "" };
     const one = { ...empty, ...Object.fromEntries(Object.entries(told).filter(([, value]) => value != null)) };
-    if (one.in_use === undefined && one.state === "finished" && one.choice) {
-      const used = { step: one.best_step, weight: one.best_weight };
-      one.in_use = { ...used, by_hand: !same(used, one.choice) };
-    }
     one.in_use ??= null;
     return one;
   }
@@ -121,7 +118,7 @@ const atelierTrainingRun = (() => {
   }
   function resultOf() {
     const facts = make("dl", { class: "at-run-facts" }), byHand = make("p", { class: "at-run-warning" }), told = T.note("", { role: "status" });
-    const back = T.tool("Use the one that was found", () => use(run.choice)), download = make("a", { class: "at-tool", download: true }, "Download");
+    const back = T.tool("Use the one that was found", () => use(foundIn(run))), download = make("a", { class: "at-tool", download: true }, "Download");
     const result = make("section", { class: "at-train-card at-run-result", "aria-label": "Result", hidden: true }, make("h3", {}, "Result"), facts, byHand,
       make("div", { class: "at-train-bar" }, T.main("Try it in txt2img", () => tryIt("txt2img")), T.tool("Try it in img2img", () => tryIt("img2img")), download, back), told);
     return { result, facts, byHand, back, download, told };
@@ -181,7 +178,7 @@ const atelierTrainingRun = (() => {
     T.setText(parts.state, STATES[state] || state);
     T.setText(parts.line, lineOf(run));
     T.setText(parts.memory, memoryOf(run));
-    T.summarize("run", `${run.name}: ${(STATES[state] || state).toLowerCase()}${state === "running" && run.num_steps ? `, ${Math.floor((100 * run.step) / run.num_steps)} %` : ""}`);
+    T.summarize("run", `${run.name}: ${(STATES[state] || state).toLowerCase()}${state === "running" && run.num_steps ? `, ${Math.floor((100 * run.step) / run.num_steps)}%` : ""}`);
     const share = run.num_steps ? Math.min(1, run.step / run.num_steps) : 0;
     parts.progress.hidden = state === "finished";
     parts.progress.classList.toggle("at-unknown", state === "running" && !run.step);
@@ -199,27 +196,26 @@ const atelierTrainingRun = (() => {
     for (const button of [pause, resume, longer, stop]) button.disabled = !!asked;
   }
   function drawResult() {
-    const { in_use: used, choice } = run, done = state("finished") && !!run.adapter;
+    const { in_use: used } = run, found = foundIn(run), done = !!run.adapter && !!used;
     parts.result.hidden = !done;
     if (!done) return;
     const fact = (name, ...values) => [make("dt", {}, name), make("dd", {}, ...values)];
     const kinds = { lora: "LoRA", embedding: "Embedding", checkpoint: "Whole model" };
-    const facts = [fact("Name", `${atelierTrial.stemOf(run.adapter)} (${kinds[run.kind] || run.kind}, trained on ${run.base})`), fact("Where", make("code", {}, run.adapter))];
+    const facts = [fact("Name", `${atelierTrial.stemOf(run.adapter)} (${kinds[run.kind] || run.kind}, trained on ${run.base})`), fact("Where", make("code", {}, `models/${ROOMS[run.kind]}`))];
     if (run.kind === "lora") facts.push(fact("Weight", `${weightText(run.best_weight)} is recommended`));
     if (run.best_step) facts.push(fact("Step", `${integer(run.best_step)} of ${integer(run.num_steps)}`));
     if (run.trigger) facts.push(fact("Trigger", make("code", {}, run.trigger)));
     if (run.tag && run.kind !== "checkpoint") facts.push(fact("In a prompt", make("code", {}, run.tag)));
-    if (choice && !used?.by_hand) facts.push(fact("Why", choice.reason));
-    const key = JSON.stringify([run.adapter, run.tag, run.best_step, run.best_weight, used, choice]);
+    if (found && !used.by_hand) facts.push(fact("Why", found.reason));
+    const key = JSON.stringify([run.adapter, run.tag, run.best_step, run.best_weight, used, found]);
     if (parts.facts.dataset.key !== key) parts.facts.replaceChildren(...facts.flat());
     parts.facts.dataset.key = key;
-    T.setText(parts.byHand, used?.by_hand ? `Chosen by hand. The measures found ${candidateText(choice || used)}.` : choice?.warning || "");
-    parts.back.hidden = !used?.by_hand || !choice || !!run.picking;
+    T.setText(parts.byHand, used.by_hand ? `Chosen by hand.${found ? ` The measures found ${candidateText(found)}.` : ""}` : found?.warning || "");
+    parts.back.hidden = !used.by_hand || !found || !!run.picking || isActive(run);
     T.setText(parts.told, run.picking ? `Writing ${candidateText(run.picking)}.` : "");
     parts.download.hidden = !run.download;
     if (run.download) parts.download.href = run.download;
   }
-  const state = (name) => run.state === name;
   /* Follows the end, unless the reader has scrolled up. */
   function drawNotes() {
     const { notes } = parts, key = `${run.run} ${run.notes.length}`;

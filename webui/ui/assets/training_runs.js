@@ -83,7 +83,7 @@ const atelierTrainingRuns = (() => {
     row.remove.title = isActive(run) ? "Stop it first" : "";
   }
   function drawFigures(row, run) {
-    const figures = [["Likeness", run.likeness == null ? null : percent(run.likeness), "Of the samples to the photos: 0 % is the base's, 100 % that of the photos to each other"],
+    const figures = [["Likeness", run.likeness == null ? null : percent(run.likeness), "Of the samples to the photos: 0% is the base's, 100% that of the photos to each other"],
       ["Error", run.error_held_out == null ? null : figure(run.error_held_out), "On photos kept back, where there are any"], ["Loss", run.loss == null ? null : figure(run.loss), "The last one that was reported"],
       ["Step", run.best_step ? `${integer(run.best_step)} at ${run.best_weight}` : null, "The step that is used, and the recommended weight"]].filter(([, value]) => value != null);
     const key = JSON.stringify(figures);

@@ -2,8 +2,8 @@
    looked at in full and to be taken instead of the one that the measures found. */
 "use strict";
 const atelierSamples = (() => {
-  const { make } = atelier, { integer } = atelierCharts, { weightText, candidateText, same, capital } = atelierCurves, T = atelierTraining;
-  const share = (value) => `${Math.round(100 * value)} %`;
+  const { make } = atelier, { integer } = atelierCharts, { weightText, candidateText, same, foundIn, capital } = atelierCurves, T = atelierTraining;
+  const share = (value) => `${Math.round(100 * value)}%`;
   const shotOf = (sample) => `${sample.seed} ${sample.prompt}`;
 
   /* Shares as the charts have them, where the run's scale is known. */
@@ -48,7 +48,7 @@ const atelierSamples = (() => {
     }
     function draw() {
       const { run, shot } = view, samples = run.samples.filter((sample) => shotOf(sample) === shot);
-      const key = JSON.stringify([run.run, shot, samples, run.in_use, run.choice && [run.choice.step, run.choice.weight, run.choice.preliminary], run.picking, run.scale, run.state]);
+      const key = JSON.stringify([run.run, shot, samples, run.in_use, foundIn(run), run.candidates, run.picking, run.scale, run.state]);
       if (key === view.key) return;
       view.key = key;
       const focused = table.contains(document.activeElement) ? document.activeElement.closest("td")?.dataset.at : null;
@@ -63,17 +63,21 @@ const atelierSamples = (() => {
       rove(stop, false);
       if (focused) stop?.focus({ preventScroll: true });
     }
+    /* Only of a candidate that was kept, and while nothing else works in the run's folder. */
+    function canUse(sample) {
+      const { run } = view;
+      return sample.step > 0 && !same(sample, run.in_use) && !atelierTrainingRun.isActive(run) && !run.picking && (!run.candidates || run.candidates.includes(sample.step));
+    }
     function cellOf(sample, row, column) {
       const at = `${row},${column}`;
       if (!sample) return make("td", { "data-at": at });
-      const { run } = view, used = sample.step && same(sample, run.in_use), found = sample.step && same(sample, run.choice), { likeness, following } = figuresOf(sample, run.scale);
+      const { run } = view, used = sample.step && same(sample, run.in_use), found = sample.step && same(sample, foundIn(run)), { likeness, following } = figuresOf(sample, run.scale);
       const open = make("button", { type: "button", class: "at-sample-open", tabindex: -1, "aria-label": `${titleOf(sample)}: view full size`, onclick: () => lightbox(row, column) },
         make("img", { src: sample.url, alt: "", loading: "lazy", decoding: "async" }));
-      const figures = [likeness == null ? null : make("span", { title: "Likeness: 0 % is the base's, 100 % that of the photos to each other" }, `Like ${share(likeness)}`),
-        following == null ? null : make("span", { title: "Prompt-following: 100 % is the base's" }, `Prompt ${share(following)}`)];
+      const figures = [likeness == null ? null : make("span", { title: "Likeness: 0% is the base's, 100% that of the photos to each other" }, `Like ${share(likeness)}`),
+        following == null ? null : make("span", { title: "Prompt-following: 100% is the base's" }, `Prompt ${share(following)}`)];
       const mark = used ? make("span", { class: "at-sample-used" }, run.in_use.by_hand ? "In use, by hand" : "In use") : found ? make("span", { class: "at-sample-found" }, run.choice.preliminary ? "Best so far" : "Found") : null;
-      const can = sample.step && !used && run.state === "finished" && !run.picking && !(found && !run.in_use);
-      const take = can ? T.tool("Use this one", () => use(sample), { class: "at-sample-use", "aria-label": `Use ${candidateText(sample)}` }) : null;
+      const take = canUse(sample) ? T.tool("Use this one", () => use(sample), { class: "at-sample-use", "aria-label": `Use ${candidateText(sample)}` }) : null;
       return make("td", { "data-at": at, "data-used": used ? true : null, "data-step": sample.step, "data-weight": sample.weight }, open,
         make("div", { class: "at-sample-about" }, ...figures, remarkOf(sample) ? make("span", { class: "at-sample-remark" }, remarkOf(sample)) : null, mark, take));
     }
@@ -115,7 +119,7 @@ const atelierSamples = (() => {
         image.src = sample.url;
         image.alt = `${titleOf(sample)}: ${sample.prompt}`;
         caption.textContent = [titleOf(sample), used ? "in use" : "", likeness == null ? "" : `likeness ${share(likeness)}`, following == null ? "" : `prompt-following ${share(following)}`, remarkOf(sample), sample.prompt, `seed ${sample.seed}`].filter(Boolean).join(" · ");
-        take.hidden = !sample.step || !!used || view.run.state !== "finished" || !!view.run.picking;
+        take.hidden = !canUse(sample);
       }
       const dialog = make("dialog", { class: "at-lightbox at-samples-full", "aria-label": "Sample in full size" }, make("div", { class: "at-lightbox-picture" }, image), make("div", { class: "at-lightbox-bar" }, caption),
         make("div", { class: "at-lightbox-bar" }, button("‹", "Smaller weight", go(0, -1)), button("›", "Larger weight", go(0, 1)), button("↑", "Earlier step", go(-1, 0)), button("↓", "Later step", go(1, 0)), take, button("✕", "Close", () => dialog.close())));
