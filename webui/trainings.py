@@ -36,7 +36,7 @@ from webui.training.data.split import split
 from webui.training.events import Paused, TrainingFinished
 from webui.training.folders import RunFolder, new_run, runs_in
 from webui.training.presets import preset_config
-from webui.training.process import Command, run_in_process
+from webui.training.process import Command, program, run_in_process
 from webui.training.record import RunReader, RunRecord
 
 TRAIN = "train"
@@ -170,7 +170,8 @@ class Trainings:
         if not photos:
             raise InvalidRequest("data.photos", "There are no photos to train on.", hint="Add some.")
         train, held_out = split(photos, config.data.holdout)
-        return summary_of(config, [photo.repeats for photo in train], len(held_out))
+        sizes = [photo.size for photo in train]
+        return summary_of(config, [photo.repeats for photo in train], len(held_out), sizes)
 
     def _source(self, photos: str) -> Path:
         if not photos:
@@ -319,9 +320,9 @@ class Trainings:
         settings = self._settings
         machine = ("--data-dir", str(settings.data_dir), "--device", settings.device, "--dtype", settings.dtype)
         if "step" not in payload:
-            return Command(folder=folder, arguments=("training-run", str(folder.path), *machine))
+            return Command(folder=folder, arguments=program("training-run", str(folder.path), *machine))
         what = (str(folder.path), str(payload["step"]), str(payload["weight"]))
-        return Command(folder=folder, arguments=("training-pick", *what, *machine), can_pause=False)
+        return Command(folder=folder, arguments=program("training-pick", *what, *machine), can_pause=False)
 
     # Below.
 

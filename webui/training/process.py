@@ -59,11 +59,16 @@ Report = Callable[[JobEvent], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """What is run for `folder`: the arguments after `python -m webui`. `can_pause` with a file in the folder."""
+    """What is run for `folder`: a program and its arguments. `can_pause` with a file in the folder."""
 
     folder: RunFolder
     arguments: Sequence[str]
     can_pause: bool = True
+
+
+def program(*arguments: str) -> tuple[str, ...]:
+    """This program with a command of its own, as a process that ends with its parent."""
+    return (sys.executable, "-m", "webui", *arguments, WATCHED)
 
 
 def run_in_process(
@@ -137,10 +142,9 @@ class _Heard:
 @contextmanager
 def _started(command: Command) -> Iterator[_Child]:
     """The process, which is over when this is left."""
-    arguments = [sys.executable, "-m", "webui", *command.arguments, WATCHED]
     try:
         process = subprocess.Popen(
-            arguments,
+            command.arguments,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
