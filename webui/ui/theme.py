@@ -25,6 +25,9 @@ SCRIPTS = (
     "training_photo.js",
     "training_captions.js",
     "training_photos.js",
+    "training_settings_model.js",
+    "training_settings_fields.js",
+    "training_settings.js",
     "training_charts.js",
     "training_curves.js",
     "training_trial.js",
@@ -41,6 +44,7 @@ STYLES = (
     "model_tools.css",
     "extensions.css",
     "training.css",
+    "training_settings.css",
     "training_run.css",
 )
 SYSTEM_FONTS = ("system-ui", "-apple-system", "Segoe UI", "sans-serif")

@@ -156,12 +156,12 @@ def _preset_label(name: str) -> str:
 
 
 def _base(info: CheckpointInfo) -> dict[str, Any]:
-    family = FAMILIES[info.family]
-    problem = info.problem or (REFINER if family.adapter_base == "sdxl-refiner" else "")
+    family = FAMILIES.get(info.family)  # of files that nobody can read there is none
+    problem = info.problem or (REFINER if family is None or family.adapter_base == "sdxl-refiner" else "")
     return {
         "name": info.name,
         "title": info.title,
-        "family": family.label,
+        "family": "" if family is None else family.label,
         "native_size": info.native_size,
         "problem": problem,
     }

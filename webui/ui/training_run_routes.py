@@ -88,8 +88,8 @@ def _add_settings(router: APIRouter, services: Services) -> None:
         return checked_json(trainings.check(wish.config, wish.photos), services)
 
     @router.post("/training/config")
-    def config_as_toml(wish: Wish) -> PlainTextResponse:
-        return PlainTextResponse(toml_to_take_home(trainings.config_of(wish.config, wish.photos)))
+    def config_as_toml(wish: Wish) -> dict[str, str]:
+        return {"text": toml_to_take_home(trainings.config_of(wish.config, wish.photos))}
 
     @router.post("/training/config/read")
     def config_of_toml(text: Annotated[str, Body(embed=True, max_length=MAX_TOML_CHARS)]) -> dict[str, Any]:
