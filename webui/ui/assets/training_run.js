@@ -255,13 +255,11 @@ const atelierTrainingRun = (() => {
 
   /* ---- for the other steps --------------------------------------------------------------------------------------- */
   function open(id) {
-    T.change({ run: id });
-    T.go("run");
+    T.change({ run: id, step: "run" });
   }
   /* Back to the settings, with those of `one`. */
   function startFrom(one) {
-    T.change({ config: one.config, set: one.set || T.state().set });
-    T.go("settings");
+    T.change({ config: one.config, set: one.set || T.state().set, step: "settings" });
   }
   T.register("run", { build, show: () => look?.() });
   return { open, startFrom, settingsOf, complete, duration, pathOf, isActive, lineOf, STATES };
