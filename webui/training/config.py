@@ -78,7 +78,7 @@ class Data(_Part):
     )
     unmasked_weight: Share = Field(default=0.1, description="Weight of the loss outside the mask.")
     holdout: int | None = Field(
-        default=None, ge=0, description="Photos kept back to measure with; None: by the set's size."
+        default=None, ge=0, description="Photos kept back to measure with; left out: by the set's size."
     )
     prior_photos: Path | None = Field(default=None, description="Folder of pictures of the class, against forgetting.")
     num_prior_images: int = Field(
@@ -126,7 +126,7 @@ class Optimizer(_Part):
     name: OptimizerName = Field(default="adamw", description="The rule that weights are moved by.")
     rate: float = Field(default=1e-4, gt=0.0, le=10.0, description="Learning rate of the U-Net's part.")
     text_rate: float | None = Field(
-        default=None, gt=0.0, le=10.0, description="Of the text encoder's; None: half the rate."
+        default=None, gt=0.0, le=10.0, description="Of the text encoder's; left out: half the rate."
     )
     embedding_rate: float = Field(default=5e-3, gt=0.0, le=10.0, description="Of a new word's vectors.")
     schedule: RateSchedule = Field(default="cosine", description="How the rates fall from the warm-up to the end.")

@@ -214,7 +214,7 @@ const atelierTrainingSettings = (() => {
       make("div", { class: "at-tset-end" }, parts.summary, parts.warnings, parts.problems, make("div", { class: "at-train-bar" }, parts.start, parts.photos), parts.error));
   }
   function basics() {
-    const option = (one) => make("option", { value: one.name, disabled: !!one.problem }, `${one.title || one.name} · ${one.family}, ${one.native_size} px${one.problem ? " · cannot be trained" : ""}`);
+    const option = (one) => make("option", { value: one.name, disabled: !!one.problem }, `${one.title || one.name} · ${[one.family, `${one.native_size} px`].filter(Boolean).join(", ")}${one.problem ? " · cannot be trained" : ""}`);
     const base = make("select", { id: "tset-top-base", onchange: () => redraft({ base: base.value }, { yields: "the base" }).then((worked) => { if (!worked) base.value = draft.base; }) }, ...form.bases.map(option));
     const bad = form.bases.filter((one) => one.problem);
     const why = bad.length ? make("details", { class: "at-tset-why" }, make("summary", {}, `${T.plural(bad.length, "checkpoint")} cannot be trained`), make("ul", {}, ...bad.map((one) => make("li", {}, make("strong", {}, one.name), `: ${one.problem}`)))) : null;
@@ -222,8 +222,9 @@ const atelierTrainingSettings = (() => {
     parts.methodAbout = make("span", { class: "at-train-note" });
     parts.methods = make("div", { class: "at-tset-methods", role: "radiogroup", "aria-label": "Method" }, ...form.methods.map((one) =>
       pickOf("method", one.id, () => redraft({ method: one.id }, { yields: one.label }), make("strong", {}, one.label), make("small", { class: "at-train-note" }, one.about))));
-    parts.methodBox = make("details", { class: "at-tset-method" }, make("summary", {}, make("span", {}, "Method"), parts.methodName, parts.methodAbout), parts.methods);
-    return make("div", { class: "at-tset-basics" }, top("base", "Base checkpoint", base, "What comes out fits this checkpoint, and others of its kind.", why), parts.methodBox);
+    parts.methodBox = make("details", { class: "at-tset-method" }, make("summary", {}, parts.methodName, parts.methodAbout), parts.methods);
+    return make("div", { class: "at-tset-basics" }, top("base", "Base checkpoint", base, "What comes out fits this checkpoint, and others of its kind.", why),
+      make("div", { class: "at-train-field" }, make("span", {}, "Method"), parts.methodBox));
   }
   function words() {
     const input = (name, more, run) => make("input", { id: `tset-top-${name}`, type: "text", autocomplete: "off", spellcheck: "false", maxlength: 64, oninput: (event) => run(event.target.value), ...more });
@@ -292,8 +293,8 @@ const atelierTrainingSettings = (() => {
     for (const input of parts.presets.querySelectorAll("input")) input.checked = input.value === draft.preset;
   }
   function presetOf(one, [subject, size]) {
-    const pick = pickOf("preset", one.id, () => redraft({ preset: one.id }), make("strong", {}, size[0].toUpperCase() + size.slice(1)), make("small", { class: "at-train-note" }, T.plural(one.num_steps, "step")),
-      make("small", { class: "at-train-note" }, one.rank === null ? `rate ${one.rate}` : `rank ${one.rank}`));
+    const pick = pickOf("preset", one.id, () => redraft({ preset: one.id }), make("strong", {}, size[0].toUpperCase() + size.slice(1)),
+      make("small", { class: "at-train-note" }, make("span", {}, T.plural(one.num_steps, "step")), " · ", make("span", {}, one.rank === null ? `rate ${one.rate}` : `rank ${one.rank}`)));
     pick.title = `${one.num_steps} steps of ${T.plural(one.batch_size, "photo")}, ${one.rank === null ? "" : `rank ${one.rank}, `}learning rate ${one.rate}, ${one.resolution} px`;
     pick.firstChild.setAttribute("aria-label", `${subject}, ${size}: ${T.plural(one.num_steps, "step")}${one.rank === null ? "" : `, rank ${one.rank}`}`);
     return pick;

@@ -16,6 +16,7 @@ const atelierTrainingFields = (() => {
       for (const row of fields) rows.set(row.name, row);
       sections.push(sectionOf(section, fields));
     }
+    sections.push(...sections.splice(0, sections.findIndex((section) => section.name))); // what stands above comes last
     const search = make("input", { type: "search", placeholder: "Search the settings", "aria-label": "Search the settings", oninput: () => filter() });
     const changed = make("input", { type: "checkbox", onchange: () => filter() });
     const none = T.note("", { role: "status", hidden: true });
@@ -63,7 +64,7 @@ const atelierTrainingFields = (() => {
       node.classList.toggle("at-tset-wrong", wrong > 0);
       count.textContent = [T.plural(rows.length, "setting"), changed && `${changed} changed`, wrong && T.plural(wrong, "problem")].filter(Boolean).join(" · ");
     };
-    return { node, rows, draw, before: null };
+    return { name, node, rows, draw, before: null };
   }
 
   /* ---- one setting ----------------------------------------------------------------------------------------------- */
@@ -72,7 +73,7 @@ const atelierTrainingFields = (() => {
     const control = isAbove ? elsewhere(field, above) : controlOf(field, { id, "aria-describedby": `${id}-about` }, (value) => edit(field.name, value));
     const label = make(isAbove ? "span" : "label", { for: isAbove ? null : id, title: field.name }, field.label);
     const revert = make("button", { type: "button", class: "at-tset-back", hidden: true, onclick: () => { back(field.name); control.input?.focus(); } });
-    const range = make("span");
+    const range = make("span", { class: "at-tset-range" });
     const about = make("small", { id: `${id}-about`, class: "at-train-note" }, make("span", {}, field.about), range);
     const problem = make("small", { id: `${id}-problem`, class: "at-tset-problem", role: "alert", hidden: true });
     const head = make("div", { class: "at-tset-head" }, ...(control.tick ? [make("span", { class: "at-tset-tick" }, control.node, label)] : [label]), revert);
@@ -92,7 +93,7 @@ const atelierTrainingFields = (() => {
       revert.textContent = `↺ ${short(told(preset, field))}`;
       revert.setAttribute("aria-label", `${field.label} back to the preset's: ${told(preset, field)}`);
       revert.title = `Back to the preset's: ${told(preset, field)}`;
-      range.textContent = reason ? ` Not used: ${reason}` : isAbove ? "" : ` ${[rangeOf(field), `preset ${short(told(preset, field))}`].filter(Boolean).join(" · ")}`;
+      range.textContent = reason ? `Not used: ${reason}` : isAbove ? "" : [rangeOf(field), `preset ${short(told(preset, field))}`].filter(Boolean).join(" · ");
       T.setText(problem, !row.isWrong ? "" : value === null && !field.optional ? MISSING : problems[field.name]);
       if (row.isWrong) control.input?.setAttribute("aria-invalid", "true");
       else control.input?.removeAttribute("aria-invalid");
