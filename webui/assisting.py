@@ -15,7 +15,8 @@ from webui.training.data.photo_set import PhotoSet
 from webui.training.data.sets import PhotoSets
 
 ASSIST = "assist"
-"""The kind of a job that makes captions or masks; its payload is an AssistRequest with the photo set as "set"."""
+"""The kind of a job that makes captions or masks: its payload is an AssistRequest, the photo set's id as "set", and its
+name as "title"."""
 ACTIVE = frozenset({JobState.QUEUED, JobState.RUNNING})
 ALL_JOBS = 1_000_000
 WORDS: Mapping[str, str] = {"captions": "Captions", "masks": "Masks"}
@@ -58,6 +59,23 @@ def run_assistant(
         return assist(request, assistant, chosen, change, report=report, check=check)
 
 
+def assistance_of(queue: JobQueue, job: JobRecord) -> Assistance:
+    """How far a job of the kind ASSIST is."""
+    events = [event for _, event in queue.handle(job.id).events(follow=False)]
+    progress = next((event for event in reversed(events) if isinstance(event, Progress)), None)
+    outcome = next((event for event in reversed(events) if isinstance(event, Assisted)), None)
+    return Assistance(
+        job=job.id,
+        kind=str(job.payload.get("kind", "")),
+        state=job.state,
+        done=progress.step if progress else 0,
+        total=progress.num_steps if progress else 0,
+        seconds_left=progress.seconds_left if progress else None,
+        outcome=outcome,
+        failed=next((event for event in events if isinstance(event, Failed)), None),
+    )
+
+
 class Assisting:
     """One per program. Everything here may be called from any thread."""
 
@@ -71,7 +89,7 @@ class Assisting:
         """Queues `request`, or gives the job that does the same already. Raises InvalidRequest for what cannot be."""
         info, photos = self._photo_sets.info(set_id), self._photo_sets.open(set_id)
         self._prepared(photos, request)
-        payload = {**request.model_dump(mode="json"), "set": info.id}
+        payload = {**request.model_dump(mode="json"), "set": info.id, "title": info.name}
         for job in self._active(info.id):
             if job.payload == payload:
                 return self._queue.handle(job.id)
@@ -89,7 +107,7 @@ class Assisting:
     def running(self, set_id: str) -> Assistance | None:
         """What waits or runs for the photo set; the oldest of several."""
         jobs = self._active(set_id)
-        return self._seen(jobs[-1]) if jobs else None
+        return assistance_of(self._queue, jobs[-1]) if jobs else None
 
     def latest(self, set_id: str) -> Assistance | None:
         """What waits or runs, or how the last one ended; None where there was none since the program began."""
@@ -100,13 +118,14 @@ class Assisting:
         if job is None:
             return None
         try:
-            return self._seen(self._queue.record(job))
+            return assistance_of(self._queue, self._queue.record(job))
         except WebUIError:  # it was deleted
             return None
 
     def work(self, context: JobContext) -> None:
         """Runs a job of the kind ASSIST."""
         values = dict(context.job.payload)
+        values.pop("title")
         photos = self._photo_sets.open(values.pop("set"))
         request = AssistRequest.model_validate(values)
         run_assistant(request, photos, self.assistants, report=context.report, check=context.cancel.check)
@@ -122,18 +141,3 @@ class Assisting:
         """Newest first."""
         jobs = self._queue.jobs(states=ACTIVE, limit=ALL_JOBS)
         return [job for job in jobs if job.kind == ASSIST and job.payload.get("set") == set_id]
-
-    def _seen(self, job: JobRecord) -> Assistance:
-        events = [event for _, event in self._queue.handle(job.id).events(follow=False)]
-        progress = next((event for event in reversed(events) if isinstance(event, Progress)), None)
-        outcome = next((event for event in reversed(events) if isinstance(event, Assisted)), None)
-        return Assistance(
-            job=job.id,
-            kind=str(job.payload.get("kind", "")),
-            state=job.state,
-            done=progress.step if progress else 0,
-            total=progress.num_steps if progress else 0,
-            seconds_left=progress.seconds_left if progress else None,
-            outcome=outcome,
-            failed=next((event for event in events if isinstance(event, Failed)), None),
-        )

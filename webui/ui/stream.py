@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from PIL import Image, UnidentifiedImageError
 
+from webui.assisting import ASSIST
 from webui.errors import InvalidRequest, WebUIError
 from webui.generation.events import ImageReady, Note, StepPreview
 from webui.generation.postprocess import Badge
@@ -30,6 +31,7 @@ from webui.trainings import PICK, TRAIN
 from webui.ui.controls import LABELS, Task
 from webui.ui.downloads import brief_download
 from webui.ui.tools import brief_tool
+from webui.ui.training_assist_routes import brief_assist
 from webui.ui.training_runs import brief_training
 
 ACTIVE = frozenset({JobState.QUEUED, JobState.RUNNING})
@@ -43,6 +45,7 @@ BRIEFS: Mapping[str, Callable[[JobQueue, JobRecord], dict[str, Any]]] = MappingP
         TRAIN: brief_training,
         PICK: brief_training,
         TOOL: brief_tool,
+        ASSIST: brief_assist,
         DOWNLOAD: brief_download,
         EXTENSION_MODEL: brief_download,
     }

@@ -4,8 +4,10 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from webui.assisting import Assistance
+from webui.assisting import WORDS, Assistance, assistance_of
 from webui.errors import InvalidRequest
+from webui.jobs.queue import JobQueue
+from webui.jobs.record import JobRecord, JobState
 from webui.services import Services
 from webui.training.assistants.assist import AssistRequest
 from webui.training.assistants.catalog import HOW_TO_GET, Assistant
@@ -46,6 +48,23 @@ def build_training_assist_router(services: Services) -> APIRouter:
         return {"assist": None if seen is None else assistance_json(seen)}
 
     return router
+
+
+def brief_assist(queue: JobQueue, job: JobRecord) -> dict[str, Any]:
+    """A line of the side bar's list of jobs."""
+    seen = assistance_of(queue, job)
+    left = f", {seen.seconds_left:.0f} s left" if seen.seconds_left is not None else ""
+    running = f"{seen.done} of {seen.total} photos{left}" if seen.total else "Opening the network"
+    return {
+        "id": job.id,
+        "task": job.kind,
+        "state": str(job.state),
+        "prompt": f"{WORDS[seen.kind]} of {job.payload['title']}",
+        "status": running if job.state == JobState.RUNNING else f"Place {(job.position or 0) + 1} among the tools",
+        "place": (job.position or 0) + 1,
+        "step": seen.done,
+        "num_steps": seen.total,
+    }
 
 
 def _assistant_json(assistant: Assistant) -> dict[str, str]:
