@@ -1,6 +1,6 @@
 """What all of the extension's doors share: the networks, the saved faces, the consent. One per running extension."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from webui.hooks import ExtensionContext
@@ -12,6 +12,7 @@ from .backends.shelf import Backends
 from .consent import ConsentBook
 from .face_models import FaceModelStore
 from .params import FaceSettings
+from .seen import SeenPictures
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,9 +23,11 @@ class Engine:
     backends: Backends
     saved: FaceModelStore
     consent: ConsentBook
+    seen: SeenPictures = field(default_factory=SeenPictures)
 
     def close(self) -> None:
-        """Frees the networks; the next use opens them again."""
+        """Frees the networks, which the next use opens again, and forgets who was seen."""
+        self.seen.clear()
         self.models.close()
         self.backends.close()
 

@@ -55,6 +55,7 @@ class FaceConsistency:
                 photos=tuple(context.picture(name) for name in params.photos),
                 saved=engine.saved.read(params.saved_face) if params.saved_face else None,
                 init=None if is_finished else context.source,
+                resize_mode=getattr(context.request.init, "resize_mode", "stretch"),
                 reference=context.picture(params.reference) if params.reference else None,
             ),
             engine=engine,

@@ -22,6 +22,7 @@ from .selecting import Pair, choose, paired
 from .sources import Given, People, Person, Unusable, find_people, pixels_of, why_unusable
 from .stages import STAGES, NotDone, Scene, Stage, grayed, is_gray
 
+CHOOSE = "If it is meant, choose it by its number."
 CHANGES_IDENTITY = frozenset({"warp", "swap"})
 
 
@@ -77,7 +78,7 @@ def improve_faces(
         people = find_people(given, engine, check)
         notes += people.notes
         pairs = choose(pixels, params, people, given, engine)
-        notes += _stranger_notes(pairs, people, pixels, params, given, engine)
+        notes += _stranger_notes(pairs, people, pixels, params, given)
     except Unusable as unusable:
         return Outcome(image=image, mask=canvas.mask, reason=str(unusable), notes=tuple(notes))
     faces = []
@@ -112,6 +113,8 @@ def _improve(
     box = _whole(face)
     if problem := why_unusable(face, canvas.pixels, params.min_face_px):
         return FaceReport(box=box, action="skipped", reason=f"{problem[:1].upper()}{problem[1:]}.")
+    if pair.refused:
+        return FaceReport(box=box, action="skipped", reason=f"{pair.refused} {CHOOSE}")
     if person is None:
         return FaceReport(box=box, action="skipped", reason="Nobody is in its place in the picture you started from.")
     report("measuring face")
@@ -208,7 +211,7 @@ def _whole(face: Face) -> tuple[int, int, int, int]:
 
 
 def _stranger_notes(
-    pairs: Sequence[Pair], people: People, pixels: Pixels, params: FaceParams, given: Given, engine: Engine
+    pairs: Sequence[Pair], people: People, pixels: Pixels, params: FaceParams, given: Given
 ) -> list[str]:
     """Raises Unusable if a photo shows somebody else than the picture that was started from, and nobody said so."""
     wanted = people.people[0].embedding
@@ -216,13 +219,12 @@ def _stranger_notes(
         return []
     if wanted is None:
         return _unknown_notes(params)
-    try:
-        there = find_people(Given(init=given.init), engine, lambda: None).people
-    except Unusable:
+    there, meant = people.there, [pair.face for pair in pairs if not pair.refused]
+    if not there or not meant:
         return []
     likeness = {id(one): similarity(wanted, one.embedding) for one in there if one.embedding is not None}
     # Among several people it is the one in the face's place who counts; the photo may well show another of them.
-    places = [pair.person for pair in paired([pair.face for pair in pairs], there, pixels)]
+    places = [pair.person for pair in paired(meant, there, pixels, given.resize_mode)]
     scores = [max(likeness.values()) if one is None else likeness[id(one)] for one in places]
     if not scores or min(scores) >= SAME_PERSON:
         return []

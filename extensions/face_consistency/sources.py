@@ -1,7 +1,7 @@
 """Whose face it is to be: people, each with photos that have pixels or with a saved face that has none."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from PIL import Image
@@ -12,6 +12,8 @@ from .face import SAME_PERSON, Face, Pixels
 from .face_models import SavedFace
 from .identity import MIN_FACE_PX, Embedding, embed, similarity
 from .mesh import pose_of
+from .places import ResizeMode
+from .seen import Photo, Seen, SeenFace
 
 MIN_INSIDE = 0.8
 """Of the mesh's points that have to lie in the picture: a face that is cut further has no half to measure."""
@@ -29,16 +31,9 @@ class Given:
     saved: SavedFace | None = None
     init: Image.Image | None = None
     """The picture that the target was made from, RGB."""
+    resize_mode: ResizeMode = "stretch"
+    """How `init` got the target's size."""
     reference: Image.Image | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Photo:
-    """One face in one picture."""
-
-    pixels: Pixels
-    face: Face
-    embedding: Embedding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,21 +59,26 @@ class Person:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class People:
-    """`from_init`: they are the people of the picture that the target was made from, each in their place."""
+    """`from_init`: they are the people of the picture that the target was made from, each in their place.
+
+    `there` are those people in any case; none where nobody can be made out in it.
+    """
 
     people: tuple[Person, ...]
     from_init: bool
+    there: tuple[Person, ...] = ()
     notes: tuple[str, ...] = field(default=())
 
 
 def find_people(given: Given, engine: Engine, check: Callable[[], None]) -> People:
     """Raises Unusable if nobody can be made out."""
     if given.photos:
-        return _of_photos(given, engine, check)
+        return replace(_of_photos(given, engine, check), there=_there(given, engine))
     if given.saved is not None:
         if given.saved.cannot_compare_message and given.saved.cannot_swap_message:
             raise Unusable(given.saved.cannot_compare_message)
-        return People(people=(Person(photos=(), embedding=given.saved.sface, saved=given.saved),), from_init=False)
+        person = Person(photos=(), embedding=given.saved.sface, saved=given.saved)
+        return People(people=(person,), from_init=False, there=_there(given, engine))
     if given.init is None:
         raise Unusable("There is no photo of the person, and no picture that this one was made from.")
     return _of_init(given.init, engine)
@@ -107,16 +107,38 @@ def why_unusable(face: Face, pixels: Pixels, min_px: int = MIN_FACE_PX) -> str:
 
 
 def _of_init(init: Image.Image, engine: Engine) -> People:
-    pixels = pixels_of(init)
-    faces = find_faces(pixels, models=engine.models)
-    if not faces:
+    seen = see(init, engine)
+    if not seen:
         raise Unusable("No face was found in the picture that this one was made from.")
-    problems = [why_unusable(face, pixels) for face in faces]
-    photos = [_photo(pixels, face, engine) for face, problem in zip(faces, problems, strict=True) if not problem]
+    photos = [face.photo for face in seen if face.photo is not None]
     if not photos:
-        raise Unusable(f"The face in the picture that this one was made from is {problems[0]}.")
+        raise Unusable(f"The face in the picture that this one was made from is {seen[0].problem}.")
     people = tuple(Person(photos=(photo,), embedding=photo.embedding) for photo in photos)
-    return People(people=people, from_init=True)
+    return People(people=people, from_init=True, there=people)
+
+
+def _there(given: Given, engine: Engine) -> tuple[Person, ...]:
+    try:
+        return () if given.init is None else _of_init(given.init, engine).people
+    except Unusable:
+        return ()
+
+
+def see(image: Image.Image, engine: Engine) -> Seen:
+    """The faces of a photo or of the picture that was started from; looked for once."""
+    pixels = pixels_of(image)
+
+    def look() -> Seen:
+        faces = find_faces(pixels, models=engine.models)
+        return tuple(_seen(face, pixels, engine) for face in faces)
+
+    return engine.seen.of(pixels, look)
+
+
+def _seen(face: Face, pixels: Pixels, engine: Engine) -> SeenFace:
+    if problem := why_unusable(face, pixels):
+        return SeenFace(photo=None, problem=problem)
+    return SeenFace(photo=Photo(pixels=pixels, face=face, embedding=embed(pixels, face, models=engine.models)))
 
 
 def _of_photos(given: Given, engine: Engine, check: Callable[[], None]) -> People:
@@ -125,17 +147,15 @@ def _of_photos(given: Given, engine: Engine, check: Callable[[], None]) -> Peopl
     for number, image in enumerate(given.photos, 1):
         check()
         name = "the photo" if len(given.photos) == 1 else f"photo {number}"
-        pixels = pixels_of(image)
-        faces = find_faces(pixels, models=engine.models)
-        problem = why_unusable(faces[0], pixels) if faces else ""
-        if not faces:
+        seen = see(image, engine)
+        if not seen:
             notes.append(f"No face was found in {name}.")
-        elif problem:
-            notes.append(f"The face in {name} is {problem}.")
+        elif seen[0].photo is None:
+            notes.append(f"The face in {name} is {seen[0].problem}.")
         else:
-            if len(faces) > 1:
-                notes.append(f"{name[:1].upper()}{name[1:]} shows {len(faces)} faces; the largest was taken.")
-            photos.append(_photo(pixels, faces[0], engine))
+            if len(seen) > 1:
+                notes.append(f"{name[:1].upper()}{name[1:]} shows {len(seen)} faces; the largest was taken.")
+            photos.append(seen[0].photo)
     if not photos:
         raise Unusable(" ".join(notes))
     notes += _strangers(photos)
@@ -154,10 +174,6 @@ def _strangers(photos: Sequence[Photo]) -> list[str]:
         for number, value in enumerate(alike, 2)
         if value < SAME_PERSON
     ]
-
-
-def _photo(pixels: Pixels, face: Face, engine: Engine) -> Photo:
-    return Photo(pixels=pixels, face=face, embedding=embed(pixels, face, models=engine.models))
 
 
 def mean_of(embeddings: Sequence[Embedding]) -> Embedding:

@@ -18,7 +18,8 @@ from .face import Face, Pixels, Points
 from .mesh import MAX_WARP_YAW, MAX_YAW_DIFFERENCE
 from .params import FaceParams
 from .refine import repainted
-from .sources import Person, Photo, mean_of
+from .seen import Photo
+from .sources import Person, mean_of
 from .warp import warp_face
 
 FLAT_SHARE = 0.5

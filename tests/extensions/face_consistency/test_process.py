@@ -17,12 +17,15 @@ from extensions.face_consistency.engine import Engine
 from extensions.face_consistency.face import Face, Pixels
 from extensions.face_consistency.identity import embed, similarity
 from extensions.face_consistency.params import FaceParams
+from extensions.face_consistency.places import ResizeMode
 from extensions.face_consistency.process import Outcome, improve_faces
-from extensions.face_consistency.sources import Given, Person, Photo
+from extensions.face_consistency.seen import Photo
+from extensions.face_consistency.sources import Given, Person
 from extensions.face_consistency.stages import eyes_covered, is_drawn, why_not_warp
 from tests.extensions.face_consistency import story
 from tests.extensions.face_consistency.story import Painter, array, liquified, picture, stretched
 from tests.onnx_files import write_arcface, write_gender_age, write_restorer, write_swapper, write_table, yolo_table
+from webui.images.geometry import resize
 
 
 class Stopped(Exception):
@@ -327,6 +330,77 @@ def test_nobody_is_taken_for_somebody_else_in_the_original(astronaut: Pixels, gr
     outcome = run(group, engine, small)
     skipped = [report for report in outcome.faces if "Nobody is in its place" in report.reason]
     assert len(skipped) >= 2
+
+
+def strayed(astronaut: Pixels, face: Pixels, *, at: tuple[int, int]) -> Pixels:
+    """Nothing where her face was, and `face` somewhere else."""
+    target = astronaut.copy()
+    target[:260] = cv2.GaussianBlur(target[:260], (0, 0), 25)
+    left, top = at
+    target[top : top + face.shape[0], left : left + face.shape[1]] = face
+    return target
+
+
+def test_a_face_far_from_where_the_person_was_is_not_made_the_persons(
+    astronaut: Pixels, group: Pixels, engine: Engine
+) -> None:
+    """The model left no face of hers, and drew something like one on her chest."""
+    target = strayed(astronaut, group[140:335, 430:605], at=(250, 300))
+    for sources in (Given(init=picture(astronaut)), Given(init=picture(astronaut), photos=(picture(astronaut),))):
+        outcome = run(target, engine, None, given=sources)
+        (report,) = outcome.faces
+        assert report.action == "skipped"
+        assert report.reason.startswith("No face where the photo's was: this one is 2.")
+        assert_unchanged(outcome, target)
+    by_number = run(target, engine, astronaut, faces="numbers", numbers=(1,))
+    assert by_number.is_changed, "who chooses it means it"
+
+
+def test_a_face_that_moved_with_the_body_is_still_the_persons(
+    changed: Pixels, astronaut: Pixels, engine: Engine
+) -> None:
+    higher, smaller = np.roll(changed, (60, 50), (0, 1)), np.full_like(changed, 120)
+    smaller[100:484, 40:424] = cv2.resize(changed, (384, 384), interpolation=cv2.INTER_AREA)
+    for target in (higher, smaller):
+        (report,) = run(target, engine, astronaut).faces
+        assert report.action == "warped"
+
+
+def test_a_face_that_is_like_the_person_is_theirs_wherever_it_is(astronaut: Pixels, engine: Engine) -> None:
+    head = liquified(astronaut, 3)[20:210, 140:310]
+    target = strayed(astronaut, head, at=(300, 310))
+    (report,) = run(target, engine, astronaut).faces
+    assert report.action == "warped"
+
+
+@pytest.mark.parametrize("mode", ["crop", "fill"])
+def test_where_a_face_was_is_told_by_how_the_picture_was_resized(
+    mode: ResizeMode, changed: Pixels, astronaut: Pixels, engine: Engine
+) -> None:
+    """Her at the left of a wide picture; stretched to a square, her face would lie elsewhere."""
+    ground = np.full((512, 256, 3), 90, np.uint8)
+    wide, drifted = np.hstack([astronaut, ground]), np.hstack([changed, ground])
+    target = array(resize(picture(drifted), 512, 512, mode))
+    (report,) = run(target, engine, None, given=Given(init=picture(wide), resize_mode=mode)).faces
+    assert report.action == "warped"
+
+
+@pytest.mark.parametrize(("score", "is_refused"), [(0.6, True), (0.9, False)])
+def test_a_doubtful_face_that_is_like_nobody_is_left_alone(
+    score: float, is_refused: bool, astronaut: Pixels, group: Pixels, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a finished picture, too, where no place can be compared."""
+    target = liquified(np.ascontiguousarray(group[140:335, 430:605]))
+
+    def doubtful(pixels: Pixels, *, models: Models) -> list[Face]:
+        return [replace(face, score=score) for face in find_faces(pixels, models=models)]
+
+    monkeypatch.setattr("extensions.face_consistency.selecting.find_faces", doubtful)
+    outcome = run(target, engine, None, given=Given(photos=(picture(astronaut),)))
+    assert outcome.is_changed != is_refused
+    assert outcome.faces[0].reason.startswith("Hardly a face: the detector is 60 % sure of it") == is_refused
+    own = run(target, engine, None, given=Given(photos=(picture(target),)), skip_above=1.0)
+    assert not any("Hardly" in report.reason for report in own.faces), "the person's own face is one"
 
 
 def test_refining_is_kept_while_the_face_stays_the_persons(changed: Pixels, astronaut: Pixels, engine: Engine) -> None:
