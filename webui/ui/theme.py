@@ -24,6 +24,7 @@ SCRIPTS = (
     "training_mask.js",
     "training_photo.js",
     "training_captions.js",
+    "training_assist.js",
     "training_photos.js",
     "training_settings_model.js",
     "training_settings_fields.js",

@@ -1,5 +1,4 @@
-/* What is said of all photos of a set: find and replace, a text in front, how often each tag stands there, and assistants
-   that write captions or make masks. */
+/* What is said of all photos of a set: find and replace, a text in front, how often each tag stands there. */
 "use strict";
 const atelierTrainingCaptions = (() => {
   const T = atelierTraining, { make } = atelier;
@@ -12,7 +11,7 @@ const atelierTrainingCaptions = (() => {
     const find = field("find", "Find"), replace = field("replace", "Replace by"), prefix = field("prefix", "Put in front");
     const whole = make("input", { type: "checkbox", name: "whole_tag" });
     const trigger = field("trigger", "Trigger word", { maxlength: 64, title: "A word that calls the subject up in prompts. It is put into captions while training.", onchange: () => studio.say({ trigger: trigger.value.trim() }) });
-    const kind = field("class_word", "What it is: woman, dog, style", { maxlength: 64, title: "The kind of thing that the photos show.", onchange: () => studio.say({ class_word: kind.value.trim() }) });
+    const kind = field("class_word", "woman, dog, style", { maxlength: 64, title: "The kind of thing that the photos show.", onchange: () => studio.say({ class_word: kind.value.trim() }) });
     const tags = make("div", { class: "at-photo-tags", role: "list", "aria-label": "Tags" });
     const more = T.tool("All tags", () => { all = true; draw(); }, { hidden: true });
     const form = (run, ...nodes) => make("form", { class: "at-train-bar", novalidate: true, onsubmit: (event) => { event.preventDefault(); run(); } }, ...nodes);
@@ -58,67 +57,5 @@ const atelierTrainingCaptions = (() => {
       form(putInFront, prefix, go("Add")), scope, said, error, none, tags, more);
     return { node, draw };
   }
-
-  /* ---- assistants --------------------------------------------------------------------------------------------------- */
-  const KINDS = {
-    captions: { from: "captioners", text: "Write captions", keep: "Photos with a caption keep it.", over: "Also where there is a caption" },
-    masks: { from: "maskers", text: "Make masks", keep: "Photos with a mask keep it.", over: "Also where there is a mask" },
-  };
-  function assistants(studio) {
-    let offered = null, watched = "";
-    const error = T.error(), said = T.note("", { role: "status", hidden: true }), how = T.note("", { hidden: true }), rows = make("div", { class: "at-photo-assist" });
-    const refused = make("ul", { class: "at-photo-problems", hidden: true });
-    const bar = make("i"), progress = make("div", { class: "at-progress", role: "progressbar", "aria-label": "Assistant", "aria-valuemin": 0, hidden: true }, bar);
-    const stop = T.tool("Stop", async () => { await fetch(`jobs/${studio.data().assisting.job}/interrupt`, { method: "POST" }); studio.look(); }, { hidden: true });
-    const node = make("section", { class: "at-train-card", "aria-label": "Assistants", hidden: true }, make("h3", {}, "Assistants"), rows, progress, make("div", { class: "at-train-bar" }, said, stop), error, refused, how);
-
-    async function load() {
-      const told = await T.get("assistants");
-      if (told.failed) return; // nobody is there to ask
-      offered = told;
-      node.hidden = false;
-      T.setText(how, told.how_to_get || "");
-      rows.replaceChildren(...Object.keys(KINDS).map(rowOf).filter(Boolean));
-    }
-    function rowOf(kind) {
-      const { from, text, keep, over } = KINDS[kind], found = offered[from];
-      if (!found.length) return null;
-      const who = make("select", { "aria-label": `${text}: by`, name: kind }, ...found.map((one) => make("option", { value: one.id, disabled: !!one.problem, title: one.problem || null }, one.problem ? `${one.name} (cannot be used)` : one.name)));
-      const overwrite = make("input", { type: "checkbox" });
-      const usable = found.some((one) => !one.problem), problems = found.map((one) => one.problem).filter(Boolean);
-      who.value = found.find((one) => !one.problem)?.id || "";
-      const run = T.tool(text, async () => {
-        const told = await studio.act("assist", { assistant: who.value, kind, overwrite: overwrite.checked, ...(studio.chosen().length ? { names: studio.chosen() } : {}) });
-        if (T.report(error, told)) { watched = told.job; T.setText(said, "Waiting for its turn"); atelier.poll(); }
-      }, { disabled: !usable });
-      return make("div", { class: "at-train-bar" }, who, run, make("label", { class: "at-train-tick", title: keep }, overwrite, over), problems.length ? T.note(problems.join(" ")) : null);
-    }
-    async function draw() {
-      const now = studio.data()?.assisting;
-      progress.hidden = stop.hidden = !now;
-      for (const button of rows.querySelectorAll("button")) if (now) button.disabled = true;
-      if (now) {
-        watched = now.job;
-        bar.style.width = `${now.total ? (100 * now.done) / now.total : 0}%`;
-        progress.setAttribute("aria-valuenow", now.done);
-        progress.setAttribute("aria-valuemax", now.total || 1);
-        T.setText(said, now.total ? `${now.done} of ${T.plural(now.total, "photo")}` : "Waiting for its turn");
-      } else if (watched) {
-        watched = "";
-        await ended();
-      }
-    }
-    async function ended() {
-      const told = await T.get(`sets/${studio.data().id}/assist`);
-      rows.replaceChildren(...Object.keys(KINDS).map(rowOf).filter(Boolean));
-      if (told.failed) return;
-      T.setText(error, told.error ? [told.error.message, told.error.hint].filter(Boolean).join(" ") : "");
-      const what = told.kind === "masks" ? "mask" : "caption";
-      T.setText(said, [`${T.plural(told.changed, what)} made.`, told.kept ? `${T.plural(told.kept, "photo")} kept ${told.kept === 1 ? "its" : "their"} own.` : ""].filter(Boolean).join(" "));
-      refused.hidden = !told.problems?.length;
-      refused.replaceChildren(...(told.problems || []).map(({ name, sentence }) => make("li", {}, sentence.includes(name) ? sentence : `${name}: ${sentence}`)));
-    }
-    return { node, load, draw };
-  }
-  return { panel, assistants };
+  return { panel };
 })();

@@ -47,11 +47,14 @@ const atelierTrainingCrop = (() => {
     let size = null, box = null, aspect = null, drag = null, keyed = 0;
     const handles = HANDLES.map(([x, y]) => make("i", { class: "at-crop-handle", "data-x": x, "data-y": y, style: `left:${50 + 50 * x}%;top:${50 + 50 * y}%` }));
     const node = make("div", { class: "at-crop-box", tabindex: 0, role: "group", hidden: true }, ...handles);
+    const hole = make("i"), shade = make("div", { class: "at-crop-shade", hidden: true }, hole);
 
     function draw() {
       const percent = (value, all) => `${(100 * value) / all}%`;
       const [left, top, right, bottom] = box;
-      Object.assign(node.style, { left: percent(left, size.width), top: percent(top, size.height), width: percent(right - left, size.width), height: percent(bottom - top, size.height) });
+      const place = { left: percent(left, size.width), top: percent(top, size.height), width: percent(right - left, size.width), height: percent(bottom - top, size.height) };
+      Object.assign(node.style, place);
+      Object.assign(hole.style, place);
       const [l, t, r, b] = rounded(box);
       node.dataset.box = [l, t, r, b].join();
       node.setAttribute("aria-label", `Part that is learnt: ${r - l} by ${b - t} pixels, ${l} from the left, ${t} from the top. Arrows move it, with Shift they resize it.`);
@@ -104,16 +107,16 @@ const atelierTrainingCrop = (() => {
     node.addEventListener("blur", flush);
 
     return {
+      nodes: [shade, node],
       node,
       show(photo) {
         if (drag || keyed) return; // the server's answer to what was before
         size = { width: photo.width, height: photo.height };
         box = photo.crop || [0, 0, size.width, size.height];
-        node.hidden = !size.width;
+        node.hidden = shade.hidden = !size.width;
         if (size.width) draw();
       },
-      hide() { flush(); node.hidden = true; },
-      busy: () => !!drag,
+      hide() { flush(); node.hidden = shade.hidden = true; },
       flush,
       /* `ratio` null: free. */
       shape(ratio) {

@@ -7,7 +7,7 @@ const atelierTrainingPhoto = (() => {
 
   /* `studio` is what training_photos.js gives: url, act, send, data, problemsOf. */
   function viewer(studio) {
-    let names = [], at = 0, mode = "look", saved = "", dialog = null, parts = null, opener = null;
+    let names = [], at = 0, mode = "look", saved = "", dialog = null, parts = null, opener = null, cropsOnTheirWay = 0;
     const current = () => studio.photo(names[at]);
 
     /* ---- building ------------------------------------------------------------------------------------------------- */
@@ -26,7 +26,7 @@ const atelierTrainingPhoto = (() => {
         repeats: make("input", { type: "number", name: "repeats", min: 1, max: 1000, step: 1, onchange: saveRepeats }),
         undo: T.tool("Undo", () => undo()), cropText: make("span", { class: "at-train-note" }),
       };
-      parts.frame = make("div", { class: "at-photo-frame" }, parts.picture, parts.shade, mask.canvas, crop.node);
+      parts.frame = make("div", { class: "at-photo-frame" }, parts.picture, parts.shade, mask.canvas, ...crop.nodes);
       parts.stage = make("div", { class: "at-photo-stage" }, parts.frame);
       parts.cropTools = cropTools();
       parts.maskTools = maskTools();
@@ -40,6 +40,7 @@ const atelierTrainingPhoto = (() => {
         parts.stage, side);
       dialog.addEventListener("keydown", onKey);
       dialog.addEventListener("cancel", (event) => { event.preventDefault(); close(); });
+      addEventListener("pagehide", () => { if (dialog.open) saveCaption(); });
       parts.picture.addEventListener("load", fit);
       new ResizeObserver(fit).observe(parts.stage);
       (document.querySelector(".at-page") || document.body).append(dialog);
@@ -145,14 +146,13 @@ const atelierTrainingPhoto = (() => {
       if (document.activeElement !== parts.repeats) parts.repeats.value = photo.repeats;
       parts.whole.disabled = !!wrong || !photo.crop;
       T.setText(parts.facts, factsOf(photo));
-      T.setText(parts.undo, "Undo");
       parts.undo.disabled = !studio.data().undo;
       parts.undo.title = studio.data().undo || "Nothing was changed yet.";
       dialog.classList.toggle("at-photo-out", photo.excluded);
       drawProblems(photo);
       parts.shade.hidden = mode === "mask" || !photo.mask;
       if (photo.mask) { const url = studio.url(photo, "mask"); if (parts.shade.dataset.url !== url) { parts.shade.dataset.url = url; parts.shade.src = url; } }
-      if (mode === "crop") parts.crop.show(photo);
+      if (mode === "crop" && !cropsOnTheirWay) parts.crop.show(photo); // else it would jump back for a moment
       drawMaskTools();
       fit();
     }
@@ -173,13 +173,18 @@ const atelierTrainingPhoto = (() => {
     }
 
     /* ---- changes ---------------------------------------------------------------------------------------------------- */
-    async function act(path, body) {
-      const told = await studio.act(path, body);
+    async function act(path, body, options = {}) {
+      const told = await studio.act(path, body, options);
       T.report(parts.error, told);
       return told;
     }
     const change = (edit) => act("edits", { names: [names[at]], ...edit });
-    const saveCrop = (box) => change({ crop: box });
+    async function saveCrop(box) {
+      cropsOnTheirWay++;
+      await change({ crop: box });
+      cropsOnTheirWay--;
+      draw();
+    }
     function saveRepeats() {
       const value = Math.round(Number(parts.repeats.value));
       if (value >= 1 && value <= 1000) return change({ repeats: value });
@@ -191,7 +196,7 @@ const atelierTrainingPhoto = (() => {
       if (text === saved.trim()) return;
       const before = saved;
       saved = parts.caption.value;
-      const told = await act("captions", { name, text: text || null });
+      const told = await act("captions", { name, text: text || null }, { keepalive: true });
       if (told.failed) saved = before;
       else if (names[at] === name) T.setText(parts.told, "Saved.");
     }

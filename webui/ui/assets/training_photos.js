@@ -2,7 +2,7 @@
 "use strict";
 const atelierTrainingPhotos = (() => {
   const T = atelierTraining, { make } = atelier;
-  const MANY_PROBLEMS = 12, SHOWN_PICTURES = 6;
+  const MANY_PROBLEMS = 8, SHOWN_PICTURES = 6;
   const OF_PURPOSE = ["resolution", "bucket_step", "holdout", "trigger", "class_word", "masks"];
   const FILTERS = {
     all: ["All", () => true],
@@ -13,6 +13,7 @@ const atelierTrainingPhotos = (() => {
   };
   const WORDS = { "nearly the same": "Twice", "too small": "Small", "odd shape": "Odd shape", "no face": "No face", "several faces": "Several faces", "small face": "Small face", "another person": "Someone else", "no caption": "", "no mask": "", mask: "Mask wrong" };
   let sets = [], data = null, parts = null, look = null, viewer = null;
+  let line = Promise.resolve(); // changes go to the server one after the other
   let filter = "all", tag = "", query = "", of = new Map(), chosen = new Set(), last = "", problemsShown = MANY_PROBLEMS;
 
   /* ---- what the parts of this step share ----------------------------------------------------------------------------- */
@@ -27,11 +28,13 @@ const atelierTrainingPhotos = (() => {
     tag: () => tag,
     filterTag(name) { tag = tag === name ? "" : name; draw(); },
     async send(path, options) {
-      const told = await T.ask(`sets/${data.id}/${path}`, options);
+      const whole = `sets/${encodeURIComponent(data.id)}/${path}`;
+      line = line.then(() => T.ask(whole, options));
+      const told = await line;
       if (!told.failed) await look();
       return told;
     },
-    act: (path, body = {}) => studio.send(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) }),
+    act: (path, body = {}, more = {}) => studio.send(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body), ...more }),
     look: () => look(),
     say(news) { T.change(news); look(); },
     defaultCaption: () => `photo of ${[said("trigger"), said("class_word")].filter(Boolean).join(" ") || "…"}`,
@@ -65,6 +68,7 @@ const atelierTrainingPhotos = (() => {
     if (!id) { data = null; draw(); return false; }
     const asked = purpose();
     if (data?.id === id) asked.set("known", data.version);
+    const helped = await parts.assistants.look(id); // first, so that its last change is seen
     const told = await T.get(`sets/${encodeURIComponent(id)}?${asked}`);
     if (T.state().set !== id) return true;
     if (told.failed) {
@@ -76,7 +80,7 @@ const atelierTrainingPhotos = (() => {
     data = told.photos ? told : { ...data, ...told };
     if (told.photos) index();
     draw();
-    return !!data.checking || !!data.assisting;
+    return !!data.checking || helped;
   }
   function index() {
     of = new Map();
@@ -115,7 +119,7 @@ const atelierTrainingPhotos = (() => {
   function build(box) {
     const upload = atelierTrainingUpload.panel({ drop: box, setFor, after: () => { look(); loadSets(); } });
     viewer = atelierTrainingPhoto.viewer(studio);
-    const captions = atelierTrainingCaptions.panel(studio), assistants = atelierTrainingCaptions.assistants(studio);
+    const captions = atelierTrainingCaptions.panel(studio), assistants = atelierTrainingAssist.panel(studio);
     const grid = atelierTrainingGrid.grid({ label: "Photos", makeTile });
     parts = { box, upload, captions, assistants, grid, error: T.error(), why: T.note("", { hidden: true }), status: T.note("", { role: "status" }),
       select: make("select", { "aria-label": "Photo set", onchange: () => choose(parts.select.value) }),
@@ -201,7 +205,6 @@ const atelierTrainingPhotos = (() => {
     drawGrid();
     drawSizes();
     parts.captions.draw();
-    parts.assistants.draw();
     viewer.draw();
   }
   const used = () => data.photos.filter((photo) => !photo.excluded && !photo.is_prior).length;

@@ -53,7 +53,7 @@ const atelierTrainingUpload = (() => {
   /* `tell(done, total)` while it goes on; `stopped()` ends it between two batches. */
   async function send(set, files, tell, stopped) {
     const parcels = batches(files), total = parcels.reduce((sum, parcel) => sum + parcel.length, 0);
-    const result = { added: 0, kept: 0, refused: [], failed: null, stopped: false };
+    const result = { added: 0, beside: 0, kept: 0, refused: [], failed: null, stopped: false };
     let done = 0;
     tell(done, total);
     for (const parcel of parcels) {
@@ -63,6 +63,7 @@ const atelierTrainingUpload = (() => {
       const told = await T.ask(`sets/${set}/files`, { method: "POST", body: form });
       if (told.failed) { result.failed = told; break; }
       result.added += told.added;
+      result.beside += told.beside || 0;
       result.kept += told.kept || 0;
       result.refused.push(...told.refused);
       done += parcel.length;
@@ -106,8 +107,8 @@ const atelierTrainingUpload = (() => {
       progress.hidden = halt.hidden = true;
       after();
     }
-    function report({ added, kept, refused: names, failed, stopped }) {
-      T.setText(told, [`${T.plural(added, "file")} added.`, kept ? `${T.plural(kept, "file")} ${kept === 1 ? "was" : "were"} there already.` : "", stopped ? "You stopped the rest." : ""].filter(Boolean).join(" "));
+    function report({ added, beside, kept, refused: names, failed, stopped }) {
+      T.setText(told, [`${T.plural(added, "photo")} added${beside ? `, and ${T.plural(beside, "caption or mask", "captions or masks")}` : ""}.`, kept ? `${T.plural(kept, "file")} ${kept === 1 ? "was" : "were"} there already.` : "", stopped ? "You stopped the rest." : ""].filter(Boolean).join(" "));
       if (failed) T.report(error, failed);
       refused.hidden = !names.length;
       refused.open = names.length < 6;
