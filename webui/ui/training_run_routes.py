@@ -51,6 +51,14 @@ class Picked(BaseModel):
     weight: float = Field(gt=0.0, le=2.0)
 
 
+class Resumed(BaseModel):
+    """New values by dotted name: {"schedule.num_steps": 2000}."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    changes: dict[str, Any] = {}
+
+
 def build_training_run_router(services: Services) -> APIRouter:
     router = APIRouter(route_class=RefusingRoute)
     _add_settings(router, services)
@@ -149,10 +157,9 @@ def _add_changes(router: APIRouter, services: Services) -> None:
         return {"done": True}
 
     @router.post("/training/runs/{run}/resume")
-    def resume(
-        request: Request, run: str, changes: Annotated[dict[str, Any] | None, Body(embed=True)] = None
-    ) -> dict[str, str]:
-        return {"run": run, "job": trainings.resume(run, changes or {}, owner=owner_of(request)).id}
+    def resume(request: Request, run: str, wish: Resumed | None = None) -> dict[str, str]:
+        changes = {} if wish is None else wish.changes
+        return {"run": run, "job": trainings.resume(run, changes, owner=owner_of(request)).id}
 
     @router.post("/training/runs/{run}/pick")
     def pick(request: Request, run: str, wish: Picked) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """What the pages show of training runs: their folders and jobs as JSON. Paths of this machine stay out of it."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -40,7 +41,7 @@ def list_runs(trainings: Trainings) -> list[dict[str, Any]]:
     found = []
     for run in trainings.runs():
         with trainings.reading(run) as (record, _):
-            found.append(brief(run, record))
+            found.append(_without_nan(brief(run, record)))
     return found
 
 
@@ -51,7 +52,20 @@ def run_json(trainings: Trainings, name: str, known: str) -> dict[str, Any]:
         version = _version(run, told)
         if version == known:
             return {"version": version}
-        return {**brief(run, record), "version": version, **_in_full(run, record)}
+        found: dict[str, Any] = _without_nan({**brief(run, record), "version": version, **_in_full(run, record)})
+        return found
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON has no NaN and no Inf, which numbers of a run that falls apart may be: null instead."""
+    match value:
+        case float():
+            return value if math.isfinite(value) else None
+        case dict():
+            return {key: _without_nan(each) for key, each in value.items()}
+        case list() | tuple():
+            return [_without_nan(each) for each in value]
+    return value
 
 
 def brief(run: Run, record: RunRecord) -> dict[str, Any]:
@@ -84,11 +98,7 @@ def brief(run: Run, record: RunRecord) -> dict[str, Any]:
         "best_step": used["step"] if used else None,
         "best_weight": used["weight"] if used else None,
         "preview": _preview(run, record),
-        "error_held_out": None
-        if measured is None
-        else measured.train
-        if measured.held_out is None
-        else measured.held_out,
+        "error_held_out": None if measured is None else _error_of(measured),
         "error": None if error is None else {"message": error.message, "hint": error.hint},
         "can_resume": run.folder.can_resume,
         "set": run.about.photos,
