@@ -15,6 +15,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
 
 from webui.errors import InvalidRequest, StorageError
 from webui.services import Services
@@ -183,9 +184,14 @@ def _add_files(router: APIRouter, sets: _Sets) -> None:
     async def add_files(request: Request, id: str) -> dict[str, Any]:
         info = sets.open(request, id).photos.info
         sets.sets.require_own(info)
-        async with request.form(max_files=MOST_FILES, max_fields=10) as form:
-            files = [file for file in form.getlist("files") if isinstance(file, UploadFile)]
-            return await run_in_threadpool(_take, sets.sets, id, files)
+        try:
+            async with request.form(max_files=MOST_FILES, max_fields=10) as form:
+                files = [file for file in form.getlist("files") if isinstance(file, UploadFile)]
+                return await run_in_threadpool(_take, sets.sets, info.id, files)
+        except HTTPException as error:
+            raise InvalidRequest(
+                "files", f"The files could not be taken: {error.detail}", hint=f"Send {MOST_FILES} at once at most."
+            ) from error
 
 
 def _take(sets: PhotoSets, id: str, files: list[UploadFile]) -> dict[str, Any]:

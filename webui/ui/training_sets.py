@@ -67,9 +67,7 @@ def taken_json(taken: Taken) -> dict[str, Any]:
 def set_json(opened: OpenSet, purpose: Purpose, *, known: str, wait_s: float, with_path: bool) -> dict[str, Any]:
     """`known`: only how far looking is, if nothing else is new. Raises InvalidRequest where the set is gone."""
     photos, checker = opened.photos, opened.checker
-    contents = photos.contents()
-    found, progress = checker.findings(contents, purpose, wait_s=wait_s)
-    contents = photos.contents()
+    contents, found, progress = checker.findings(purpose, wait_s=wait_s)
     version = _version(contents, checker, purpose, photos.undoable())
     checking = None if progress is None else asdict(progress)
     if known == version:

@@ -118,23 +118,22 @@ class Checker:
         with self._state:
             return [problem for found in reversed(self._found.values()) for problem in found.problems]
 
-    def findings(
-        self, contents: Contents, purpose: Purpose, *, wait_s: float = 0.0
-    ) -> tuple[Findings, Progress | None]:
-        """What is known, of these contents or of older ones, and how far looking is where it goes on.
+    def findings(self, purpose: Purpose, *, wait_s: float = 0.0) -> tuple[Contents, Findings, Progress | None]:
+        """What lies in the set now, what is known of it or was before, and how far looking is where it goes on.
 
-        Starts to look where there is something to see, and waits `wait_s` at most until that is done.
+        Starts to look where there is something to see, and waits `wait_s` at most until that is done. Raises
+        InvalidRequest where the set is gone.
         """
         with self._state:
-            found = self._found.get(purpose)
-            if found is not None and found.stamp == contents.stamp:
-                return found, None
-            self._start(purpose)
-            self._state.wait_for(lambda: self._is_known(contents, purpose) or self._work.stopped, wait_s)
+            contents = self._set.contents()
+            if not self._is_known(purpose, contents):
+                self._start(purpose)
+                self._state.wait_for(lambda: self._is_known(purpose, self._set.contents()), wait_s)
+                contents = self._set.contents()
             found = self._found.get(purpose) or self._latest() or Findings(stamp="")
-            if found.stamp == contents.stamp and purpose in self._found:
-                return found, None
-            return found, Progress(done=self._work.done, total=self._work.total)
+            if self._is_known(purpose, contents):
+                return contents, found, None
+            return contents, found, Progress(done=self._work.done, total=self._work.total)
 
     @property
     def version(self) -> int:
@@ -147,7 +146,7 @@ class Checker:
             self._work.stopped = True
             self._state.notify_all()
 
-    def _is_known(self, contents: Contents, purpose: Purpose) -> bool:
+    def _is_known(self, purpose: Purpose, contents: Contents) -> bool:
         found = self._found.get(purpose)
         return found is not None and found.stamp == contents.stamp
 

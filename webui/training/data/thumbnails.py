@@ -85,7 +85,7 @@ def _encoded(image: Image.Image, size: str) -> bytes:
     factor = side / max(image.size)
     if factor < 1:
         shape = max(1, round(image.width * factor)), max(1, round(image.height * factor))
-        image = image.resize(shape, Image.Resampling.LANCZOS, reducing_gap=2.0)
+        image = image.resize(shape, Image.Resampling.HAMMING, reducing_gap=2.0)
     data = io.BytesIO()
     flatten(image).save(data, "JPEG", quality=QUALITY[size])
     return data.getvalue()
