@@ -37,6 +37,7 @@ from webui.training.events import (
 from webui.training.folders import RunFolder, new_run, run_to_pick_from, run_to_resume
 from webui.training.presets import PRESETS, preset_config
 from webui.training.process import PAUSED, WATCHED, end_with_parent
+from webui.training.tensorboard import TensorBoardLog
 
 EVENTS_PER_LINE = 20
 """Losses are written that seldom where no terminal shows a running line."""
@@ -127,10 +128,11 @@ def train_from_file(path: Path, runs_dir: Path, train: Train, *, resume: bool, s
     """Runs or resumes; the last line on the standard output is JSON. Returns the exit code."""
     config = read_config(path)
     folder = _folder_for(config, runs_dir, resume=resume)
-    lines, shown = EventLines(folder.events), Shown(stream)
+    lines, curves, shown = EventLines(folder.events), TensorBoardLog(folder.tensorboard), Shown(stream)
 
     def report(event: JobEvent) -> None:
         lines(event)
+        curves(event)
         shown(event)
 
     stream.write(f"Run folder: {folder.path}\n")
@@ -188,13 +190,18 @@ def train_folder(folder: RunFolder, train: Train, *, stream: TextIO, watched: bo
 
     `watched`: it ends with who started it, who may also have asked it to pause already.
     """
-    report = EventLines(folder.events, stream)
+    lines, curves = EventLines(folder.events, stream), TensorBoardLog(folder.tensorboard)
+
+    def report(event: JobEvent) -> None:
+        lines(event)
+        curves(event)
+
     if watched:
         end_with_parent(folder)
     with interruptible(folder, asked_before=watched) as check:
         try:
             return _told_as_lines(
-                lambda: train(folder.path, report=report, check=check), report, EventLines(None, stream)
+                lambda: train(folder.path, report=report, check=check), lines, EventLines(None, stream)
             )
         except JobInterrupted:
             return PAUSED

@@ -50,6 +50,11 @@ class RunFolder:
         return self.path / "facts.json"
 
     @property
+    def tensorboard(self) -> Path:
+        """Curves and samples, for TensorBoard."""
+        return self.path / "tensorboard"
+
+    @property
     def log(self) -> Path:
         """What the run's process said beside its events."""
         return self.path / "process.log"
