@@ -74,7 +74,7 @@ class Services:
             settings.cache_dir,
             faces=self.host.face_reader,
             why_no_faces=self.host.why_no_faces,
-            in_training=self._sets_in_training,
+            in_use=self._photo_sets_in_use,
         )
         self.trainings = Trainings(settings, self.queue, self.library, self.photo_sets)
         assistants = Assistants(models_dirs(settings), self.host.subject_maskers)
@@ -239,11 +239,11 @@ class Services:
 
         self.library.start_hashing(busy)
 
-    def _sets_in_training(self) -> set[str]:
-        """Photo sets that queued and running trainings need."""
+    def _photo_sets_in_use(self) -> set[str]:
+        """Those that queued and running trainings and assistants need."""
         waiting = self.queue.jobs(states={JobState.QUEUED, JobState.RUNNING}, limit=ALL_JOBS)
-        trainings = [job.payload for job in waiting if job.kind == TRAIN]
-        return {str(payload.get(name, "")) for payload in trainings for name in ("set", "prior")}
+        payloads = [job.payload for job in waiting if job.kind in (TRAIN, ASSIST)]
+        return {str(payload.get(name, "")) for payload in payloads for name in ("set", "prior")}
 
     def close(self) -> None:
         self.photo_sets.close()

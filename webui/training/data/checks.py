@@ -15,7 +15,7 @@ from webui.training.data.faces import FaceReader
 from webui.training.data.likeness import groups_of_nearly_same
 from webui.training.data.listings import LeftOut
 from webui.training.data.marks import common_mark
-from webui.training.data.people import people_problems
+from webui.training.data.people import KnownFaces, people_problems
 from webui.training.data.photos import Box, Photo
 from webui.training.data.prepared import SHAPE_TOLERANCE
 from webui.training.data.problems import Fix, Problem, leave_out, quoted
@@ -44,11 +44,13 @@ def find_problems(
     subject: Subject,
     *,
     faces: FaceReader | None = None,
+    known_faces: KnownFaces | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> list[Problem]:
     """What someone should know of `photos`, and of the files that are `left_out`; pictures of the class are not judged.
 
-    `faces` are looked for where the subject is a person. `check` raises where the work shall stop.
+    `faces` are looked for where the subject is a person, but for those that are known. `check` raises where the work
+    shall stop.
     """
     checked = _Checked(photos=[photo for photo in photos if not photo.is_prior], data=data, subject=subject)
     problems = [_of_left_out(each) for each in left_out if each.kind != "excluded"]
@@ -58,7 +60,7 @@ def find_problems(
     problems += _same(checked, check)
     problems += _marked(checked)
     if faces is not None and subject == "person":
-        problems += people_problems(checked.photos, faces, check=check)
+        problems += people_problems(checked.photos, faces, known=known_faces, check=check)
     return problems
 
 

@@ -1,6 +1,6 @@
 """Checks of photos of one person: whether a face is there, one only, large enough, and always the same person's."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,12 +24,27 @@ class _Seen:
     faces: tuple[SeenFace, ...]
 
 
-def people_problems(photos: Sequence[Photo], faces: FaceReader, *, check: Callable[[], None]) -> list[Problem]:
-    """Reads each photo once more. Photos that cannot be read any more have no faces."""
-    seen = []
+KnownFaces = MutableMapping[tuple[str, Box], tuple[SeenFace, ...]]
+"""What was seen, by what the photo shows and by its part that counts."""
+
+
+def people_problems(
+    photos: Sequence[Photo],
+    faces: FaceReader,
+    *,
+    known: KnownFaces | None = None,
+    check: Callable[[], None],
+) -> list[Problem]:
+    """Reads each photo once more that is not `known`, which is added to. Photos that cannot be read any more have no
+    faces.
+    """
+    seen, known = [], {} if known is None else known
     for photo in photos:
         check()
-        seen.append(_Seen(photo=photo, faces=_faces(photo, faces)))
+        key = photo.sha256, photo.area
+        if key not in known:
+            known[key] = _faces(photo, faces)
+        seen.append(_Seen(photo=photo, faces=known[key]))
     subject = _subject(seen, faces.same_person)
     problems: list[Problem] = []
     for each in seen:

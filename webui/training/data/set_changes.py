@@ -41,18 +41,24 @@ class Change:
         self._photos = {photo.name: photo for photo in contents.photos}
         self._step = step
         self._is_list = is_list
+        self._said: dict[str, str | None] = {}
 
     def caption(self, name: str, text: str | None) -> bool:
         """Whether it was another one before. None removes the caption."""
         photo = self._photo(name)
         text = None if text is None else joined_lines(text.split("\n"))
-        if text == photo.caption:
+        if text == self._said.get(name, photo.caption):
             return False
+        changed = self._write_caption(photo, text)
+        self._said[name] = text
+        return changed
+
+    def _write_caption(self, photo: SetPhoto, text: str | None) -> bool:
         if self._is_list:
-            return self.edit({name: Edit(caption=text)})
-        if text is not None:
-            return self._doing([photo.path.with_suffix(CAPTION_SUFFIXES[0])], lambda _: write_caption(photo.path, text))
-        return self._doing([photo.path.with_suffix(suffix) for suffix in CAPTION_SUFFIXES], _remove_all)
+            return self.edit({photo.name: Edit(caption=text)})
+        if text is None:
+            return self._doing([photo.path.with_suffix(suffix) for suffix in CAPTION_SUFFIXES], _remove_all)
+        return self._doing([photo.path.with_suffix(CAPTION_SUFFIXES[0])], lambda _: write_caption(photo.path, text))
 
     def edit(self, edits: Mapping[str, Edit]) -> bool:
         """Of each photo only what is set in its Edit; the rest stays as it was decided."""

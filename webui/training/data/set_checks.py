@@ -13,10 +13,10 @@ from pathlib import Path
 from webui.errors import ExtensionError, InvalidRequest, UnreadableImage, WebUIError
 from webui.training.config import Data, Subject
 from webui.training.data.checks import find_problems
-from webui.training.data.faces import FaceReader
+from webui.training.data.faces import FaceReader, Pixels, SeenFace
 from webui.training.data.listings import LeftOut
 from webui.training.data.photo_set import PhotoSet
-from webui.training.data.photos import FileFacts, FileKey, Photo, PhotoReader
+from webui.training.data.photos import Box, FileFacts, FileKey, Photo, PhotoReader
 from webui.training.data.problems import Problem
 from webui.training.data.set_changes import upright_size
 from webui.training.data.set_contents import Contents, SetPhoto
@@ -91,6 +91,23 @@ class _Work:
     stopped: bool = False
 
 
+class _Counted:
+    """A reader of faces that tells how far it is."""
+
+    def __init__(self, inner: FaceReader, work: _Work) -> None:
+        self._inner = inner
+        self._work = work
+
+    @property
+    def same_person(self) -> float:
+        return self._inner.same_person
+
+    def read(self, pixels: Pixels) -> Sequence[SeenFace]:
+        faces = self._inner.read(pixels)
+        self._work.done += 1
+        return faces
+
+
 class Checker:
     """Of one set. Any number of threads may ask; one looks."""
 
@@ -102,6 +119,7 @@ class Checker:
         self._work = _Work()
         self._sizes: dict[FileKey, tuple[int, int]] = {}
         self._found: dict[Purpose, Findings] = {}
+        self._known_faces: dict[tuple[str, Box], tuple[SeenFace, ...]] = {}
         self._version = 0
 
     def size_of(self, photo: SetPhoto) -> tuple[int, int]:
@@ -226,11 +244,27 @@ class Checker:
             why = self._faces.why_not()
         else:
             try:
-                return find_problems(photos, left_out, data, purpose.subject, faces=reader, check=check), ()
+                return self._with_faces(photos, left_out, data, reader, check), ()
             except ExtensionError as error:
                 why = error.message
         problems = find_problems(photos, left_out, data, purpose.subject, check=check)
         return problems, (f"Faces were not looked for: {why}",) if why else ()
+
+    def _with_faces(
+        self,
+        photos: Sequence[Photo],
+        left_out: Sequence[LeftOut],
+        data: Data,
+        reader: FaceReader,
+        check: Callable[[], None],
+    ) -> list[Problem]:
+        """Finding faces takes longest, so it counts as much as reading."""
+        new = {(photo.sha256, photo.area) for photo in photos if not photo.is_prior} - self._known_faces.keys()
+        self._work.total += len(new)
+        counted = _Counted(reader, self._work)
+        return find_problems(
+            photos, left_out, data, "person", faces=counted, known_faces=self._known_faces, check=check
+        )
 
     def _read_sizes(self, contents: Contents) -> None:
         """Of all photos whose size nobody knows yet, from their headers."""

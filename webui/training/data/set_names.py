@@ -63,12 +63,13 @@ def file_name(text: str) -> str:
 
 def _part(text: str) -> str:
     plain = "".join(letter if _is_plain(letter) else "_" for letter in _FORBIDDEN.sub("_", text))
-    plain = plain.strip(" ").lstrip(".~").rstrip(". ")
-    stem, dot, suffix = plain.rpartition(".")
-    stem, suffix = (stem, dot + suffix) if dot and len(suffix) <= 10 else (plain, "")
-    stem = stem.encode()[: MOST_BYTES - len(suffix.encode())].decode(errors="ignore").rstrip(" ")
-    name = f"{stem}{suffix}" if stem else ""
-    return f"_{name}" if is_reserved(name) else name
+    plain = plain.lstrip(" .~").rstrip(" .")
+    if is_reserved(plain):
+        plain = f"_{plain}"
+    stem, dot, end = plain.rpartition(".")
+    stem, suffix = (stem, dot + end) if dot and len(end) <= 10 else (plain, "")
+    stem = stem.encode()[: MOST_BYTES - len(suffix.encode())].decode(errors="ignore").rstrip(" .")
+    return f"{stem}{suffix}"
 
 
 def _is_plain(letter: str) -> bool:

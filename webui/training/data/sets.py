@@ -48,17 +48,17 @@ class PhotoSets:
         *,
         faces: Callable[[], FaceReader | None] = lambda: None,
         why_no_faces: Callable[[], str] = str,
-        in_training: Callable[[], Collection[str]] = tuple,
+        in_use: Callable[[], Collection[str]] = tuple,
     ) -> None:
         """`faces` reads faces, None where nobody can, and then why in a sentence.
 
-        `in_training`: ids of the sets that trainings need.
+        `in_use`: ids of the sets that jobs need.
         """
         self.root = root
         self.thumbnails = Thumbnails(cache_dir / "photos")
         self.reader = PhotoReader(on_read=self.thumbnails.seen)
         self._faces = Faces(reader=faces, why_not=why_no_faces)
-        self._in_training = in_training
+        self._in_use = in_use
         self._lock = threading.RLock()
         self._open: dict[str, OpenSet] = {}
 
@@ -138,9 +138,11 @@ class PhotoSets:
     def remove(self, id: str) -> None:
         """Own pictures are deleted; a folder is only forgotten. Refused while a training needs the set."""
         info = self.info(id)
-        if info.id in self._in_training():
+        if info.id in self._in_use():
             raise InvalidRequest(
-                "set", f"A training that waits or runs needs the photos of '{info.name}'.", hint="Stop it first."
+                "set",
+                f"A job that waits or runs needs the photos of '{info.name}'.",
+                hint="Stop it first, or wait for it.",
             )
         with self._lock:
             opened = self._open.pop(info.id, None)
