@@ -4,6 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 from webui.library.downloads.amounts import amount
+from webui.library.downloads.assistants import FOLDERS as ASSISTANTS
 from webui.library.downloads.placing import FOLDERS
 from webui.library.downloads.starter_list import LICENCE_PAGES, STARTERS
 from webui.library.scan import ROOMS
@@ -20,6 +21,7 @@ class GetModels(JsonHtml):
         ]
         words: dict[str, str] = {kind: f"{room.word} ({room.folder})" for kind, room in ROOMS.items()}
         words["tiny_decoder"] = f"Tiny decoder ({FOLDERS['tiny_decoder']})"
+        words |= {kind: f"{kind.capitalize()} for training photos ({folder})" for kind, folder in ASSISTANTS.items()}
         super().__init__(
             value={"starters": starters, "kinds": words},
             html_template='<section class="at-get" aria-label="Get models"></section>',

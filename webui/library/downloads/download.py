@@ -12,9 +12,9 @@ from urllib.parse import unquote
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from webui.errors import UnsupportedModel
+from webui.errors import InvalidRequest, UnsupportedModel
 from webui.jobs.events import JobEvent
-from webui.library.downloads import civitai, hugging_face, placing
+from webui.library.downloads import assistants, civitai, hugging_face, placing
 from webui.library.downloads.client import Access, Client
 from webui.library.downloads.events import DownloadFound, DownloadProgress
 from webui.library.downloads.fetch import Fetched, Watch, fetch, is_being_fetched, only_one
@@ -112,6 +112,8 @@ class Downloads:
 
 def make_plan(source: Source, request: DownloadRequest, client: Client, sites: Sites) -> Plan:
     """What there is to fetch."""
+    if (target := request.target.lower()) in assistants.FOLDERS:
+        return _assistant_plan(source, target, client, sites)
     match source:
         case HuggingFaceSource():
             return hugging_face.plan_hugging_face(
@@ -122,6 +124,16 @@ def make_plan(source: Source, request: DownloadRequest, client: Client, sites: S
         case UrlSource(url=url):
             name = PurePosixPath(unquote(url.path)).name
             return Plan(title=name or url.host, files=(RemoteFile(url=url, path=name),), card={"notes": str(url)})
+
+
+def _assistant_plan(source: Source, target: str, client: Client, sites: Sites) -> Plan:
+    match source:
+        case HuggingFaceSource():
+            return hugging_face.plan_assistant(source, client, sites.hugging_face, target)
+        case UrlSource(url=url):
+            return assistants.plan_address(target, url)
+        case CivitaiSource():
+            raise InvalidRequest("source", f"A {target} is not to be had from Civitai.", hint="Give owner/name.")
 
 
 class _Download:
@@ -198,10 +210,24 @@ class _Download:
                 part.replace(whole)
                 _remove_notes(part)
             self._meter.base += whole.stat().st_size
-        facts = identify(staging)
+        kind = self._request.target.lower()
+        if kind in assistants.FOLDERS:
+            facts = ModelFacts()
+            self._check_assistant(staging)
+        else:
+            facts = identify(staging)
+            kind = facts.kind
         target = self._target(facts, name)
         is_new = placing.place_folder(staging, target)
-        return _saved(target, facts, "", already_there=not is_new)
+        return replace(_saved(target, facts, "", already_there=not is_new), kind=kind)
+
+    def _check_assistant(self, staging: Path) -> None:
+        """What is none is not gone on with. Raises UnsupportedModel."""
+        try:
+            assistants.check_networks(staging)
+        except UnsupportedModel:
+            shutil.rmtree(staging, ignore_errors=True)
+            raise
 
     def _folder(self, facts: ModelFacts) -> Path:
         settings, request = self._settings, self._request

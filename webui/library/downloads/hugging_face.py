@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from webui.errors import InvalidRequest
+from webui.library.downloads import assistants
 from webui.library.downloads.addresses import Url, parse_url
 from webui.library.downloads.client import Client, NetworkError
 from webui.library.downloads.plan import MODEL_SUFFIXES, Plan, RemoteFile, check_status, is_pickle
@@ -45,8 +46,7 @@ def plan_hugging_face(source: HuggingFaceSource, client: Client, site: Url, *, f
     listed, card = _repository(source, client, site)
 
     def remote(file: _Listed, path: str) -> RemoteFile:
-        route = f"/{source.repository}/resolve/{quote(source.revision, safe='')}/{quote(file.path)}"
-        return RemoteFile(url=_at(site, route), path=path, size=file.size, sha256=file.sha256)
+        return _remote(source, site, file, path)
 
     if source.file:
         chosen = listed.get(source.file)
@@ -62,6 +62,19 @@ def plan_hugging_face(source: HuggingFaceSource, client: Client, site: Url, *, f
         return Plan(title=source.repository, files=files, folder=True, card=card)
     chosen = _only_model(source, list(listed.values()), allow_pickle)
     return _single(remote(chosen, _file_name(source, chosen)), card)
+
+
+def plan_assistant(source: HuggingFaceSource, client: Client, site: Url, target: str) -> Plan:
+    """The folder of a captioner or masker. Raises WebUIError; InvalidRequest names choices."""
+    listed, card = _repository(source, client, site)
+    chosen = assistants.chosen_files(target, source, listed)
+    files = tuple(_remote(source, site, listed[name], path) for name, path in chosen.items())
+    return Plan(title=assistants.folder_name(source), files=files, folder=True, card=card)
+
+
+def _remote(source: HuggingFaceSource, site: Url, file: _Listed, path: str) -> RemoteFile:
+    route = f"/{source.repository}/resolve/{quote(source.revision, safe='')}/{quote(file.path)}"
+    return RemoteFile(url=_at(site, route), path=path, size=file.size, sha256=file.sha256)
 
 
 def _single(file: RemoteFile, card: Mapping[str, str]) -> Plan:

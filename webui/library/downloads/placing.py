@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 from webui.errors import InvalidRequest, UnsupportedModel
 from webui.library.disk_space import disk_errors
+from webui.library.downloads import assistants
 from webui.library.downloads.plan import PICKLE_SUFFIXES
 from webui.library.names import misleading
 from webui.library.scan import ROOMS
@@ -21,8 +22,8 @@ FOLDERS: Mapping[str, str] = MappingProxyType(
     {**{kind: room.folder for kind, room in ROOMS.items()}, "tiny_decoder": "vae_approx"}
 )
 """Kind of a model, as `identify` says it -> folder below `models`."""
-TARGETS: Mapping[str, str] = MappingProxyType({**FOLDERS, "lora": FOLDERS["adapter"]})
-"""What a user can call them."""
+TARGETS: Mapping[str, str] = MappingProxyType({**FOLDERS, "lora": FOLDERS["adapter"], **assistants.FOLDERS})
+"""What a user can call them, and what only a user can tell."""
 
 MAX_NAME_BYTES = 200
 CHECK_FOLDER = "Check the folder's permissions and the free space, then start the download again."

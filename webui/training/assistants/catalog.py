@@ -34,10 +34,10 @@ TOKENIZERS = ("tokenizer.json", "vocab.txt")
 LOOSE_SUFFIXES = frozenset({".safetensors", ".bin", ".pt", ".pth", ".ckpt"})
 
 HOW_TO_GET = (
-    "Captions: put a tagger of SmilingWolf (wd-vit-tagger-v3: model.onnx and selected_tags.csv) or the folder of "
-    "Salesforce/blip-image-captioning-base into models/captioners/NAME. "
-    "Masks: put u2net.onnx, isnet-general-use.onnx or a BiRefNet as .onnx into models/maskers. "
-    "docs/training-photos.md says where they are and under which licences."
+    'Get one on the Models tab: with Options, "Captioner" and SmilingWolf/wd-vit-tagger-v3 (tags) or '
+    'Salesforce/blip-image-captioning-base (sentences); with "Masker" the address of a u2net.onnx, '
+    "isnet-general-use.onnx or BiRefNet. Or put their files into models/captioners/NAME and models/maskers/NAME. "
+    "The READMEs there name more, with their licences."
 )
 
 
