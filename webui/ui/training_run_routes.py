@@ -93,7 +93,7 @@ def _add_settings(router: APIRouter, services: Services) -> None:
 
     @router.post("/training/check")
     def check(wish: Wish) -> dict[str, Any]:
-        return checked_json(trainings.check(wish.config, wish.photos), services)
+        return checked_json(trainings.check(wish.config, wish.photos), services, wish.config)
 
     @router.post("/training/config")
     def config_as_toml(wish: Wish) -> dict[str, str]:

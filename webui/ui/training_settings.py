@@ -1,7 +1,10 @@
 """What the Settings step shows besides the form: the numbers of presets, what a check found, the settings as a file."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from pydantic import ValidationError
 
 from webui.errors import InvalidRequest, ModelNotFound
 from webui.library.families import FAMILIES
@@ -48,16 +51,19 @@ def numbers_of_presets(services: Services, base: str, method: Method) -> list[di
     return found
 
 
-def checked_json(checked: Checked, services: Services) -> dict[str, Any]:
-    """`unused`: settings that count for nothing, with the reason; `caption`: of a photo that has none."""
-    config = checked.config
+def checked_json(checked: Checked, services: Services, values: Mapping[str, Any]) -> dict[str, Any]:
+    """`unused`: settings that count for nothing, with the reason; `caption`: of a photo that has none.
+
+    Where `values` are no configuration, `unused` and the size are those without the wrong ones.
+    """
+    config = checked.config or _repaired(values, checked.problems)
     return {
         "problems": [_problem(problem) for problem in checked.problems],
         "warnings": list(checked.warnings),
         "summary": None if checked.summary is None else _summary(checked.summary),
         "result_bytes": None if config is None else _result_bytes(config, services),
         "unused": None if config is None else unused(config),
-        "caption": None if config is None else base_caption(None, config.data, config.subject),
+        "caption": None if checked.config is None else base_caption(None, checked.config.data, checked.config.subject),
     }
 
 
@@ -67,6 +73,24 @@ def toml_to_take_home(config: TrainingConfig) -> str:
     prior = None if data.prior_photos is None else Path(data.prior_photos.name)
     own = data.model_copy(update={"photos": Path(data.photos.name), "prior_photos": prior})
     return config_text(config.model_copy(update={"data": own}))
+
+
+def _repaired(values: Mapping[str, Any], problems: Sequence[InvalidRequest]) -> TrainingConfig | None:
+    sections = {name: dict(part) if isinstance(part, Mapping) else part for name, part in values.items()}
+    for problem in problems:
+        section, _, rest = problem.field.partition(".")
+        part = sections.get(section)
+        if isinstance(part, dict):
+            part.pop(rest.partition(".")[0], None)
+        else:
+            sections.pop(section, None)
+    if not isinstance(data := sections.get("data"), dict):
+        return None
+    needed = {"photos": PLACEHOLDER, "trigger": data.get("trigger") or PLACEHOLDER}
+    try:
+        return TrainingConfig.model_validate({"name": PLACEHOLDER, **sections, "data": {**data, **needed}})
+    except ValidationError:
+        return None
 
 
 def _summary(summary: Summary) -> dict[str, Any]:

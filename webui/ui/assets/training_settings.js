@@ -92,7 +92,7 @@ const atelierTrainingSettings = (() => {
     if (mine !== asked) return;
     T.report(parts.error, told);
     checked = told.failed ? null : { ...NO_CHECK, ...told };
-    if (checked?.unused) last = { unused: checked.unused, caption: checked.caption, bytes: checked.result_bytes };
+    if (checked?.unused) last = { unused: checked.unused, caption: checked.caption ?? last.caption, bytes: checked.result_bytes };
     problems = Object.fromEntries((checked?.problems || []).map((problem) => [fieldOf(problem), sentenceOf(problem)]));
     draw();
   }
