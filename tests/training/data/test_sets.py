@@ -15,7 +15,7 @@ from PIL import Image
 
 from tests.training.data.pictures import picture, saved
 from webui.errors import ExtensionError, InvalidRequest, StorageError, WebUIError
-from webui.training.data import set_changes, uploads
+from webui.training.data import set_changes, set_checks, set_contents, uploads
 from webui.training.data.edits import FILE_NAME, Edit
 from webui.training.data.faces import Pixels, SeenFace
 from webui.training.data.photo_set import PhotoSet, SetInfo
@@ -247,6 +247,17 @@ def test_what_is_no_folder_of_photos_is_not_referred_to(path: str, sets: PhotoSe
     assert sets.all() == []
 
 
+def test_a_whole_drive_is_not_taken_for_a_folder_of_photos(
+    sets: PhotoSets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(set_contents, "MOST_FILES", 2)
+    for i in range(3):
+        saved(tmp_path / "drive", f"{i}/a.png", picture(i, SMALL))
+    with pytest.raises(InvalidRequest, match="more than 2 files"):
+        sets.refer(str(tmp_path / "drive"))
+    assert sets.all() == []
+
+
 def test_a_zip_of_the_machine_becomes_a_set_of_its_own(sets: PhotoSets, tmp_path: Path) -> None:
     archive = tmp_path / "Anna.zip"
     archive.write_bytes(zipped({"a.png": encoded(1), "a.txt": b"a hat"}))
@@ -321,6 +332,17 @@ def test_a_change_while_photos_are_looked_at_is_seen(sets: PhotoSets, monkeypatc
     monkeypatch.setattr(sets.reader, "read", meanwhile)
     found = looked_at(opened)
     assert [each.names for each in found.problems if each.kind == "too small"] == [("b.png",)]
+
+
+def test_a_check_that_breaks_is_told_and_ends(sets: PhotoSets, monkeypatch: pytest.MonkeyPatch) -> None:
+    id = sets.create("Anna")
+    upload(sets, id, {"a.png": encoded(1)})
+
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(set_checks, "find_problems", broken)
+    assert looked_at(sets.opened(id)).notes == ("The photos could not be checked: a bug.",)
 
 
 class OneFace:

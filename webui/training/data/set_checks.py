@@ -3,6 +3,7 @@
 A change of the set starts it again; what was read of a picture stays known as long as its file is the same.
 """
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -22,6 +23,8 @@ from webui.training.data.set_changes import upright_size
 from webui.training.data.set_contents import Contents, SetPhoto
 from webui.training.data.sources import MAX_READERS, edited, photo_of
 from webui.training.data.split import split
+
+logger = logging.getLogger(__name__)
 
 MOST_FINDINGS = 4
 """Ways of looking at a set, such as several resolutions, that are remembered."""
@@ -191,12 +194,25 @@ class Checker:
                 purpose = self._work.purposes[-1]
                 self._work.done = 0
             try:
-                self._keep(purpose, self._look(self._set.contents(), purpose))
+                self._keep(purpose, self._looked_at(purpose))
             except Changed:
                 continue
             except WebUIError:  # the folder is gone: whoever asks next is told so by its contents
                 with self._state:
                     self._work.purposes.clear()
+
+    def _looked_at(self, purpose: Purpose) -> Findings:
+        """Raises Changed, and WebUIError where the set is gone. A fault of ours is told once, not tried for ever."""
+        contents = self._set.contents()
+        try:
+            return self._look(contents, purpose)
+        except (Changed, WebUIError):
+            raise
+        except Exception as error:
+            logger.exception("The photos of %s could not be checked", self._set.info.name)
+            return Findings(
+                stamp=contents.stamp, notes=(f"The photos could not be checked: {error or 'no reason given'}.",)
+            )
 
     def _keep(self, purpose: Purpose, found: Findings) -> None:
         with self._state:

@@ -2,8 +2,9 @@
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from webui.errors import InvalidRequest
@@ -14,6 +15,8 @@ from webui.training.data.photos import Box, FileKey, file_key
 from webui.training.data.sources import list_source
 
 AS_IT_IS = Edit()
+MOST_FILES = 50_000
+"""Of a folder. With more it is hardly one of photos: somebody's home, or a whole drive."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +110,14 @@ def files_of(source: Path) -> dict[Path, FileKey]:
     """All files of a folder; a list, and what was decided of its photos. Raises InvalidRequest."""
     try:
         if source.is_dir():
-            return {key[0]: key for key in _walk(source)}
+            found = {key[0]: key for key in islice(_walk(source), MOST_FILES + 1)}
+            if len(found) > MOST_FILES:
+                raise InvalidRequest(
+                    "data.photos",
+                    f"{source} holds more than {MOST_FILES} files.",
+                    hint="Choose the folder in it that the photos lie in.",
+                )
+            return found
         return {key[0]: key for path in (source, source.parent / FILE_NAME) if (key := _key(path))}
     except OSError as error:
         raise InvalidRequest(
@@ -124,13 +134,16 @@ def stamp_of(files: Mapping[Path, FileKey]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _walk(folder: Path) -> Iterator[FileKey]:
+def _walk(folder: Path, *, below: bool = False) -> Iterator[FileKey]:
+    """Folders that nobody may look into are passed over, but for the first one."""
+    if below and not os.access(folder, os.R_OK | os.X_OK):
+        return
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith(".") or entry.name == "__MACOSX":
                 continue
             if entry.is_dir(follow_symlinks=False):
-                yield from _walk(Path(entry.path))
+                yield from _walk(Path(entry.path), below=True)
             elif entry.is_file():
                 stat = entry.stat()
                 yield Path(entry.path), stat.st_mtime_ns, stat.st_size
@@ -143,7 +156,7 @@ def _key(path: Path) -> FileKey | None:
         return None
 
 
-def _beside(photos: Iterator[SetPhoto] | tuple[SetPhoto, ...] | list[SetPhoto]) -> dict[Path, FileKey]:
+def _beside(photos: Iterable[SetPhoto]) -> dict[Path, FileKey]:
     """The photos of a list, with the files about each."""
     found = {}
     for photo in photos:

@@ -15,6 +15,7 @@ RESERVED = frozenset(
 """What Windows takes for devices, with any suffix."""
 JOINERS = "\u200c\u200d"
 """Not seen themselves, but Persian and many emoji are written with them."""
+_OF_ADDRESSES = re.compile("[#%]")
 _FORBIDDEN = re.compile(r'[<>:"/\\|?*]')
 
 
@@ -33,7 +34,7 @@ def _why_not(name: str) -> str:
         return "it has no letters"
     if len(name) > MOST_LETTERS or len(name.encode(errors="replace")) > MOST_BYTES:
         return f"it has more than {MOST_LETTERS} letters"
-    if found := _FORBIDDEN.search(name):
+    if found := _FORBIDDEN.search(name) or _OF_ADDRESSES.search(name):
         return f"'{found[0]}' cannot be in it"
     if not all(_is_plain(letter) for letter in name):
         return "it has letters that cannot be seen"

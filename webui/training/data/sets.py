@@ -129,6 +129,7 @@ class PhotoSets:
         own = next((info for info in self.all() if info.own and info.source.resolve() == path), None)
         if own is not None:
             return own.id
+        files_of(path)  # refuses what holds too much to be looked into
         list_source(path, path)  # refuses what is not there or cannot be read
         id = f"~{sha256(str(path).encode(errors='surrogatepass')).hexdigest()[:12]}"
         with self._lock:

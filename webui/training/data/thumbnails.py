@@ -1,6 +1,8 @@
 """Small copies of photos for the page, made once and kept by what the photo shows."""
 
 import io
+import os
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 from types import MappingProxyType
@@ -11,8 +13,9 @@ from PIL import Image
 from webui.errors import InvalidRequest, StorageError
 from webui.images.reading import flatten
 from webui.library.whole_files import write_whole
-from webui.training.data.photos import FileFacts, PhotoReader, open_pixels
+from webui.training.data.photos import FileFacts, PhotoReader, file_key, open_pixels
 from webui.training.data.set_contents import SetPhoto
+from webui.training.data.sources import MAX_READERS
 
 CopySize = Literal["thumb", "large"]
 SIDES = MappingProxyType({"thumb": 320, "large": 1600})
@@ -25,6 +28,7 @@ class Thumbnails:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._decoding = threading.BoundedSemaphore(min(MAX_READERS, os.cpu_count() or 1))
 
     def seen(self, facts: FileFacts, image: Image.Image) -> None:
         """A photo was decoded: its thumbnail costs little now. A full disk is no reason not to read photos."""
@@ -37,12 +41,16 @@ class Thumbnails:
 
     def get(self, path: Path, size: CopySize, reader: PhotoReader) -> bytes:
         """Raises UnreadableImage; OSError where the photo cannot be reached."""
-        facts = reader.read(path)
+        facts = reader.known(file_key(path))
+        if facts is None:
+            with self._decoding:  # large photos take much memory, and a page asks for many at once
+                facts = reader.read(path)
         copy = self._path(facts.sha256, size)
         try:
             return copy.read_bytes()
         except OSError:
-            data = _encoded(open_pixels(path), size)
+            with self._decoding:
+                data = _encoded(open_pixels(path), size)
         try:
             self._keep(copy, data)
         except StorageError:  # it is shown anyway, and made again next time
