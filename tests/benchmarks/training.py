@@ -141,10 +141,9 @@ def time_ours(case: Case) -> Timing:
     from webui.library.catalog import Library
     from webui.pipeline.allocator import keep_freed_memory
     from webui.pipeline.device import Device
-    from webui.training.base import attached, load_base
+    from webui.training.base import attached, load_base, make_light
     from webui.training.config import TrainingConfig
     from webui.training.feed import Feed
-    from webui.training.frozen import lighten
     from webui.training.loop import Trainer
     from webui.training.order import Group
     from webui.training.ranks import Ranks
@@ -195,7 +194,7 @@ def time_ours(case: Case) -> Timing:
         )
         model = load_base(library, checkpoint.name, device)
         network = attached(model, config)
-        lighten(model.unet)
+        make_light(model)
         captions = Captions(model.text_encoder, clip_skip=0, live=False)
         denoising = denoising_of(model, captions, config.loss, as_base=lambda: network.scaled(0.0))
         feed = Feed(Cached(), config, Ranks(), num_timesteps=1000)  # type: ignore[arg-type]

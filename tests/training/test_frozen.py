@@ -1,17 +1,26 @@
 """A lightened U-Net: the same numbers and gradients as diffusers' own, with less kept in between."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
+from webui.library.catalog import Library
+from webui.pipeline.device import Device
+from webui.pipeline.latents import to_values
+from webui.prompt.grammar import parse_prompt
 from webui.training import frozen
+from webui.training.base import load_base, make_light
 from webui.training.config import Network
 from webui.training.frozen import lighten
 from webui.training.memory import KeptForBackward
 from webui.training.networks.attaching import attach
+
+HALF_AND_WHOLE = (torch.float16, torch.float32)
 
 
 @pytest.fixture(params=["contiguous", "channels last"])
@@ -129,3 +138,51 @@ def test_checkpointing_goes_with_it(unet: UNet2DConditionModel) -> None:
     checkpointed = torch.autograd.grad(run(unet)[0].square().mean(), parameters)
     for one, other in zip(plain, checkpointed, strict=True):
         assert torch.allclose(one, other, rtol=1e-4, atol=1e-9)
+
+
+def test_parts_that_only_look_on_are_lighter_too(monkeypatch: pytest.MonkeyPatch, tiny_models_dir: Path) -> None:
+    monkeypatch.setattr(frozen, "LARGE_WEIGHT", 256)
+    device = Device(torch_device=torch.device("cpu"), dtype=torch.float32, images_at_once=False)
+    library = Library([tiny_models_dir], tiny_models_dir.parent / "cache")
+    plain, light = (load_base(library, "tiny", device) for _ in range(2))
+    for model in (plain, light):
+        for module in (model.codec.vae, *model.text_encoder.encoders[0].model.modules()):
+            for parameter in module.parameters():
+                parameter.data = parameter.data.half().float()
+    make_light(light)
+    for network in (light.codec.vae, light.components["text_encoder"].module):
+        sizes = {dtype: sum(p.numel() for p in network.parameters() if p.dtype == dtype) for dtype in HALF_AND_WHOLE}
+        assert sizes[torch.float16] > 4 * sizes[torch.float32]
+    prompt = parse_prompt("a (red:1.2) thing")
+    one, other = (model.text_encoder.encode(prompt, clip_skip=0).context for model in (plain, light))
+    assert torch.allclose(one, other, rtol=1e-5, atol=1e-6)
+    latent = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        pictures = [model.codec.decode(latent)[0] for model in (plain, light)]
+        latents = [model.codec.encode_values(to_values(pictures[0])) for model in (plain, light)]
+    assert np.abs(np.subtract(*(np.asarray(picture, np.int16) for picture in pictures))).max() <= 1
+    assert torch.allclose(*latents, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("batch", "places"), [(1, 8), (2, 8), (1, 16), (1, 40)])
+def test_convolutions_over_few_places_are_the_same_as_products(
+    monkeypatch: pytest.MonkeyPatch, batch: int, places: int
+) -> None:
+    """Weights in pieces that do not come out even, in either precision; (1, 40) has too many places."""
+    monkeypatch.setattr(frozen, "WIDE_WEIGHT", 0)
+    monkeypatch.setattr(frozen, "PIECE", 7 * 24 * 9)
+    monkeypatch.setattr(frozen, "LARGE_WEIGHT", 1)
+    torch.manual_seed(4)
+    layer = torch.nn.Conv2d(24, 40, 3, padding=1).requires_grad_(False)
+    for precision in ("half", "float"):
+        layer.weight.data = getattr(layer.weight.data, precision)().float()
+        x = torch.randn(batch, 24, places, places, requires_grad=True)
+        wanted = layer(x)
+        (of_wanted,) = torch.autograd.grad(wanted.square().sum(), x)
+        restore = lighten(layer)
+        got = layer(x)
+        (of_got,) = torch.autograd.grad(got.square().sum(), x)
+        assert torch.allclose(got, wanted, rtol=1e-5, atol=1e-5)
+        assert torch.allclose(of_got, of_wanted, rtol=1e-4, atol=1e-4)
+        restore()
+        layer.weight.data += 1e-5

@@ -18,6 +18,7 @@ from webui.pipeline.model import TEXT_ENCODERS, Model
 from webui.pipeline.sources import open_checkpoint
 from webui.pipeline.text_encoding import ClipEncoder
 from webui.training.config import Precision, TrainingConfig
+from webui.training.frozen import lighten
 from webui.training.networks.attaching import attach
 from webui.training.networks.embedding import new_embedding
 from webui.training.networks.trainable import Trainable
@@ -63,6 +64,7 @@ def load_base(library: Library, name: str, device: Device, *, cache_dir: Path | 
         component.source.close()  # what was read of the files need not stay in memory
     if model.codec.vae.dtype != torch.float32:  # half precision overflows on some photos, and rounds all of them
         model.codec.vae.to(torch.float32)
+    model.codec.vae.requires_grad_(False)
     return model
 
 
@@ -91,6 +93,12 @@ def attached(model: Model, config: TrainingConfig) -> Trainable:
         for name, encoder in encoders.items():
             encoder.embed = partial(trained.embeddings.insert, name)
     return trained
+
+
+def make_light(model: Model) -> None:
+    """What stands still of it takes less memory and time from now on, at the same numbers. After `attached`."""
+    for network in (*(part.module for part in model.components.values()), model.codec.vae):
+        lighten(network)
 
 
 def encoders_of(model: Model) -> dict[str, ClipEncoder]:

@@ -19,7 +19,7 @@ from webui.library.catalog import Library
 from webui.pipeline.device import Device
 from webui.pipeline.model import Model
 from webui.training.alone import alone
-from webui.training.base import Computing, attached, computing, load_base, sources_of
+from webui.training.base import Computing, attached, computing, load_base, make_light, sources_of
 from webui.training.caching import TensorCache
 from webui.training.class_pictures import draw_class_pictures
 from webui.training.config import TrainingConfig
@@ -33,7 +33,6 @@ from webui.training.events import CandidateSaved, TrainingFinished, TrainingNote
 from webui.training.facts import Facts, made_of, read_facts, write_facts
 from webui.training.feed import Feed
 from webui.training.folders import RunFolder
-from webui.training.frozen import lighten
 from webui.training.loop import Trainer, candidate_steps
 from webui.training.networks.trainable import Trainable
 from webui.training.optimizers import OPTIMIZERS, check_optimizer
@@ -178,7 +177,7 @@ def _prepared(
         )
     identity = identity_of(config, sources_of(model), found.contents())
     network = attached(model, config)
-    lighten(model.unet)
+    make_light(model)
     live = bool({"text_encoder", "embedding"} & set(network.parameter_groups()))
     denoising = denoising_of(
         model,
