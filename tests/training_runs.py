@@ -1,4 +1,4 @@
-"""Folders of training runs as they lie on the disk: settings, events, measurements and sample pictures, nothing trained."""
+"""Folders of training runs as they lie on the disk: settings, events, measurements and pictures, nothing trained."""
 
 import math
 import shutil

@@ -6,10 +6,12 @@ const atelierTrainingRun = (() => {
   const STATES = { queued: "Waiting", running: "Running", paused: "Paused", finished: "Finished", failed: "Failed", stopped: "Stopped" };
   const ROOMS = { lora: "loras", embedding: "embeddings", checkpoint: "checkpoints" };
   const ACTIVE = ["queued", "running"];
+  const STANDING = ["paused", "stopped", "failed"];
   const NEAR_END_PX = 24, LONGER = 1.5;
   let parts = null, look = null, run = null, asked = "";
 
   const isActive = (one) => ACTIVE.includes(one.state);
+  const resumeText = (one) => (one.can_resume ? "Resume" : "Start again");
   const perStep = (value) => (value >= 0.1 ? `${value.toFixed(2)} s per step` : `${Math.round(1000 * value)} ms per step`);
   function duration(value) {
     const seconds = Math.round(value), minutes = Math.floor(seconds / 60), hours = Math.floor(minutes / 60);
@@ -107,7 +109,7 @@ const atelierTrainingRun = (() => {
     const memory = T.note(), fault = make("div", { class: "at-error at-run-fault", role: "alert", hidden: true }, make("strong"), make("span"));
     const buttons = {
       pause: T.tool("Pause", () => act("pause"), { title: "Stands still before the next step; nothing is lost" }),
-      resume: T.main("Resume", () => act("resume"), { title: "Goes on where it stood" }),
+      resume: T.main("Resume", () => act("resume")),
       longer: T.tool("Continue longer", longer, { title: "Goes on from its last step, for more steps" }),
       again: T.tool("Start from these settings", () => startFrom(run), { title: "Opens the settings of this run, for a new one" }),
       stop: T.tool("Stop", stop),
@@ -173,7 +175,7 @@ const atelierTrainingRun = (() => {
   }
   function drawState() {
     if (!run) return;
-    const { state } = run, can = { stands: ["paused", "stopped", "failed"].includes(state) && run.can_resume !== false };
+    const { state } = run, stands = STANDING.includes(state);
     T.setText(parts.title, run.name);
     T.setText(parts.state, STATES[state] || state);
     T.setText(parts.line, lineOf(run));
@@ -189,8 +191,10 @@ const atelierTrainingRun = (() => {
     if (run.error) { parts.fault.firstChild.textContent = run.error.message; parts.fault.lastChild.textContent = run.error.hint || ""; }
     const { pause, resume, longer, stop, again } = parts.buttons;
     pause.hidden = state !== "running";
-    resume.hidden = !can.stands;
-    longer.hidden = !(can.stands && state !== "failed") && state !== "finished";
+    resume.hidden = !stands;
+    resume.textContent = resumeText(run);
+    resume.title = run.can_resume ? "Goes on where it stood" : "It kept no state to go on from, so it starts at its first step";
+    longer.hidden = state !== "finished" && !(stands && run.can_resume);
     stop.hidden = !isActive(run);
     again.hidden = isActive(run) || !run.config;
     for (const button of [pause, resume, longer, stop]) button.disabled = !!asked;
@@ -262,6 +266,6 @@ const atelierTrainingRun = (() => {
     T.change({ config: one.config, set: one.set || T.state().set, step: "settings" });
   }
   T.register("run", { build, show: () => look?.() });
-  return { open, startFrom, settingsOf, complete, duration, pathOf, isActive, lineOf, STATES };
+  return { open, startFrom, settingsOf, complete, duration, pathOf, isActive, lineOf, resumeText, STATES, STANDING };
 })();
 window.atelierTrainingRun = atelierTrainingRun;

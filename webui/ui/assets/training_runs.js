@@ -2,7 +2,7 @@
 "use strict";
 const atelierTrainingRuns = (() => {
   const T = atelierTraining, { make, keepRows } = atelier, { integer, percent, figure } = atelierCharts;
-  const { open, startFrom, pathOf, isActive, lineOf, complete, STATES } = atelierTrainingRun;
+  const { open, startFrom, pathOf, isActive, lineOf, complete, resumeText, STATES, STANDING } = atelierTrainingRun;
   const FAST_MS = 2000, SLOW_MS = 6000;
   const METHODS = { lora: "LoRA", locon: "LoCon", dora: "DoRA", loha: "LoHa", lokr: "LoKr", ia3: "IA³", oft: "OFT", full: "Whole model", embedding: "Embedding", pivotal: "Word and LoRA" };
   const FILTERS = { "": "All", active: "Going on", finished: "Finished", stands: "Paused or stopped", failed: "Failed" };
@@ -75,8 +75,9 @@ const atelierTrainingRuns = (() => {
     drawFigures(row, run);
     row.tick.checked = picked.includes(run.run);
     row.tick.setAttribute("aria-label", `Compare ${run.run}`);
-    row.resume.hidden = !["paused", "stopped", "failed"].includes(run.state) || run.can_resume === false;
-    row.resume.setAttribute("aria-label", `Resume ${run.run}`);
+    row.resume.hidden = !STANDING.includes(run.state);
+    row.resume.textContent = resumeText(run);
+    row.resume.setAttribute("aria-label", `${resumeText(run)}: ${run.run}`);
     row.again.setAttribute("aria-label", `Start from the settings of ${run.run}`);
     row.remove.setAttribute("aria-label", `Remove ${run.run}`);
     row.remove.disabled = isActive(run);
