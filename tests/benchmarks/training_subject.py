@@ -1,12 +1,14 @@
 """What each method learns of a subject that the starter model has never seen, and whether the chosen step is the best.
 
-    python tests/benchmarks/training_subject.py [--out FOLDER] [--methods lora,dora,...] [--steps 150] [--candidates 5]
+    python tests/benchmarks/training_subject.py [--out FOLDER] [--methods lora,dora,...] [--preset object-normal]
+        [--steps 300] [--candidates 5]
 
-The subject is invented and drawn here: 25 photos of it on plain backgrounds, from which the run keeps some back, and 8
-more that no run ever sees. Judged are pictures at other prompts (scenes and colours that no photo has) and other seeds
-than those that the step was chosen with: before training, at the chosen step and weight, and at the last step at
-weight 1. Likeness is counted from the base (0) to new photos (1); "colours" asks, apart from all of the program's own
-measuring, how many of the subject's four colours are there in the amounts that photos have.
+Settings are the preset's, as a newcomer has them, but for the prompts and how often is measured. The subject is
+invented and drawn here: 25 photos of it on plain backgrounds, from which the run keeps some back, and 8 more that no
+run ever sees. Judged are pictures at other prompts (scenes and colours that no photo has) and other seeds than those
+that the step was chosen with: before training, at the chosen step and weight, and at the last step at weight 1.
+Likeness is counted from the base (0) to new photos (1); "colours" asks, apart from all of the program's own measuring,
+how many of the subject's four colours are there in the amounts that photos have.
 """
 
 import argparse
@@ -37,7 +39,7 @@ from webui.training.base import attached, load_base  # noqa: E402
 from webui.training.config import Method, TrainingConfig  # noqa: E402
 from webui.training.events import TrainingFinished, TrainingNote, ValidationReported  # noqa: E402
 from webui.training.folders import RunFolder  # noqa: E402
-from webui.training.presets import preset_config  # noqa: E402
+from webui.training.presets import PRESETS, preset_config  # noqa: E402
 from webui.training.run import run_training  # noqa: E402
 from webui.training.stepping import denoising_of  # noqa: E402
 from webui.training.texts import Captions  # noqa: E402
@@ -49,7 +51,7 @@ from webui.training.validation.samples import Sampler, Shot  # noqa: E402
 
 METHODS: tuple[Method, ...] = ("lora", "dora", "loha", "lokr", "full", "embedding")
 TRIGGER, CLASS_WORD = "zorble", "alien"
-SIDE_PX = 128
+SIDE_PX = 192
 NUM_PHOTOS, NUM_UNSEEN = 25, 8
 PHOTO_COLOURS = {"teal": (25, 150, 150), "blue": (40, 90, 215), "brown": (120, 75, 45), "gray": (135, 135, 140),
                  "black": (18, 18, 22), "pink": (248, 150, 190), "green": (50, 160, 70)}  # fmt: skip
@@ -241,7 +243,7 @@ def _latent_photo(latent: torch.Tensor, caption: str) -> MeasuredPhoto:
 def train(out: Path, library: Library, photos: Path, method: Method, options: argparse.Namespace) -> Any:
     """Config, folder and outcome of one run."""
     config = preset_config(
-        "object-small",
+        options.preset,
         name=f"zorble {method}",
         photos=photos,
         base="starter",
@@ -251,26 +253,15 @@ def train(out: Path, library: Library, photos: Path, method: Method, options: ar
         trigger=TRIGGER,
         class_word=CLASS_WORD,
     )
-    schedule = {
-        "num_steps": options.steps,
-        "batch_size": options.batch,
-        "save_every": math.ceil(options.steps / options.candidates),
-    }
-    validation = {
-        "prompts": CHOOSING_PROMPTS,
-        "num_inference_steps": 10,
-        "num_timesteps": 4,
-        "guidance_scale": 3.0,
-        "weights": options.weights,
-    }
-    optimizer = {"rate": options.rate, "text_rate": options.rate / 2} if options.rate else {}
-    network = {"layers": "attention and mlp", "rank": 16, "alpha": 16.0}
-    changes = {
-        "schedule": schedule,
-        "validation": validation,
-        "optimizer": optimizer,
-        "network": network if method in ("lora", "dora") else {"layers": "attention and mlp"},
-        "data": {"holdout": 3},
+    num_steps = options.steps or config.schedule.num_steps
+    changes: dict[str, dict[str, Any]] = {
+        "schedule": {"num_steps": num_steps, "save_every": math.ceil(num_steps / options.candidates)},
+        "validation": {
+            "prompts": CHOOSING_PROMPTS,
+            "num_inference_steps": 10,
+            "num_timesteps": 4,
+            "weights": options.weights,
+        },
     }
     config = TrainingConfig.model_validate(
         {
@@ -299,11 +290,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("training-subject"))
     parser.add_argument("--methods", default=",".join(METHODS))
-    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--preset", choices=PRESETS, default="object-normal")
+    parser.add_argument("--steps", type=int, default=0, help="instead of the preset's")
     parser.add_argument("--candidates", type=int, default=5)
-    parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--weights", type=float, nargs="+", default=[0.8, 1.0])
-    parser.add_argument("--rate", type=float, default=0.0, help="instead of the preset's")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(7)

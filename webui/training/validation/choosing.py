@@ -15,7 +15,11 @@ MAX_SHARE_COPIED = 0.25
 MAX_SHARE_BROKEN = 0.34
 NUM_RUNNERS_UP = 3
 CHANCE = 1.0
-"""Standard errors within which two candidates count as equally good."""
+"""Standard errors within which errors on photos kept back count as equal: same photos, same noise."""
+MOST_LIKENESS = 2.0
+"""Above 1: a few photos say only roughly where the top is, which must not make all that is good equally good."""
+STUDENT = (6.31, 2.92, 2.35, 2.13, 2.02, 1.94, 1.89, 1.86, 1.83)
+"""Standard errors that few pictures differ by in one of twenty cases, by their number from 2 on; above: 1.8."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +81,7 @@ class RunnerUp:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ranked:
-    """A row with its means: `score` 0..1; likeness from 0 (the base) to 1 (the photos), following of the base's 1."""
+    """A row with its means; likeness from 0 (the base) to 1 (the photos), following of the base's 1."""
 
     step: int
     weight: float
@@ -187,19 +191,20 @@ class _Judge:
         if not usable:
             return min(self._rows, key=lambda row: (not row.is_finite, _broken(row), _copied(row), row.step))
         if self._has_samples:
-            usable = _equals(usable, self.scores)
+            usable = _equals(usable, self.scores, _few_pictures)
         if self._has_gain:
-            usable = _equals(usable, lambda row: row.gains)
+            usable = _equals(usable, lambda row: row.gains, lambda _: CHANCE)
         elif not self._has_samples:
             usable = [row for row in usable if row.step == self._last] or usable[-1:]
         return min(usable, key=lambda row: (row.step, abs(math.log(max(row.weight, 1e-3)))))
 
     def scores(self, row: Row) -> tuple[float, ...]:
-        """Of each sample, 0..1: the harmonic mean of likeness and prompt-following."""
+        """Of each sample, 0 and up: the harmonic mean of likeness and prompt-following."""
         return tuple(self._score(sample) for sample in row.samples)
 
     def _score(self, sample: Judged) -> float:
-        parts = [_within(value) for value in self._parts(sample) if value is not None]
+        pairs = zip(self._parts(sample), (MOST_LIKENESS, 1.0), strict=True)
+        parts = [_within(value, most) for value, most in pairs if value is not None]
         if sample.broken or not parts or min(parts) == 0:
             return 0.0
         return len(parts) / sum(1 / part for part in parts)
@@ -304,26 +309,33 @@ def _order(one: Ranked, *, first: bool) -> tuple[bool, bool, float, float, int]:
     return (not first, bool(one.out), -(one.score or 0.0), -(one.gain or 0.0), one.step)
 
 
-def _equals(rows: Sequence[Row], values: Callable[[Row], tuple[float, ...]]) -> list[Row]:
-    """The row with the highest mean of `values`, and those that are as good within chance, value by value."""
+def _few_pictures(count: int) -> float:
+    return STUDENT[count - 2] if 2 <= count < len(STUDENT) + 2 else 1.8
+
+
+def _equals(
+    rows: Sequence[Row], values: Callable[[Row], tuple[float, ...]], chance: Callable[[int], float]
+) -> list[Row]:
+    """The row with the highest mean of `values`, and those that are as good within chance, value by value: within
+    `chance`(number of values) standard errors."""
     measured = [row for row in rows if values(row)]
     if not measured:
         return list(rows)
     best = max(measured, key=lambda row: fmean(values(row)))
-    return [row for row in measured if row is best or _as_good(values(row), values(best))]
+    return [row for row in measured if row is best or _as_good(values(row), values(best), chance)]
 
 
-def _as_good(mine: tuple[float, ...], best: tuple[float, ...]) -> bool:
+def _as_good(mine: tuple[float, ...], best: tuple[float, ...], chance: Callable[[int], float]) -> bool:
     """Whether the mean of `mine` is not below that of `best` by more than chance; pairs are of one picture each."""
     if len(mine) != len(best):
         return False
     differences = [b - m for m, b in zip(mine, best, strict=True)]
-    chance = stdev(differences) / math.sqrt(len(differences)) if len(differences) > 1 else 0.0
-    return fmean(differences) <= CHANCE * chance
+    spread = stdev(differences) / math.sqrt(len(differences)) if len(differences) > 1 else 0.0
+    return fmean(differences) <= chance(len(differences)) * spread
 
 
-def _within(value: float) -> float:
-    return min(max(value, 0.0), 1.0) if math.isfinite(value) else 0.0
+def _within(value: float, most: float) -> float:
+    return min(max(value, 0.0), most) if math.isfinite(value) else 0.0
 
 
 def _mean(values: Sequence[float]) -> float | None:
