@@ -116,7 +116,7 @@ class PhotoSets:
         path = Path(folder.strip().strip('"')).expanduser() if folder.strip() else Path()
         if not path.is_absolute():
             raise InvalidRequest(
-                "folder", f"'{folder.strip()}' is not a whole path.", hint="Such as /home/anna/photos or C:\\Photos."
+                "folder", f"'{folder.strip()}' is not a whole path.", hint="Such as /photos/anna or C:\\Photos."
             )
         path = path.resolve()
         if path.suffix.lower() == ".zip" and path.is_file():
