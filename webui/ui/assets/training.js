@@ -61,8 +61,8 @@ const atelierTraining = (() => {
     if (told.failed) node.scrollIntoView({ block: "nearest" });
     return !told.failed;
   }
-  /* Calls `work` again and again while `box` is in front: after `fast` ms where it returned true, else after `slow`.
-     Returns a function that looks at once. */
+  /* Calls `work` again and again while `box` is in front: after `fast` ms where it returned true, after as many ms as it
+     returned, else after `slow`. Returns a function that looks at once. */
   function follow(box, work, { fast = 1000, slow = 5000 } = {}) {
     let timer = 0, running = null, wanted = false;
     const inFront = () => visible(box) && !document.hidden;
@@ -72,7 +72,7 @@ const atelierTraining = (() => {
         do { wanted = false; soon = await work(); } while (wanted);
       } finally {
         running = null;
-        if (inFront()) timer = setTimeout(look, soon ? fast : slow);
+        if (inFront()) timer = setTimeout(look, soon === true ? fast : soon || slow);
       }
     }
     function look() {

@@ -10,8 +10,6 @@ const atelierTrainingCaptions = (() => {
     const field = (name, label, more = {}) => make("input", { type: "text", name, "aria-label": label, placeholder: label, autocomplete: "off", spellcheck: "false", ...more });
     const find = field("find", "Find"), replace = field("replace", "Replace by"), prefix = field("prefix", "Put in front");
     const whole = make("input", { type: "checkbox", name: "whole_tag" });
-    const trigger = field("trigger", "Trigger word", { maxlength: 64, title: "A word that calls the subject up in prompts. It is put into captions while training.", onchange: () => studio.say({ trigger: trigger.value.trim() }) });
-    const kind = field("class_word", "woman, dog, style", { maxlength: 64, title: "The kind of thing that the photos show.", onchange: () => studio.say({ class_word: kind.value.trim() }) });
     const tags = make("div", { class: "at-photo-tags", role: "list", "aria-label": "Tags" });
     const more = T.tool("All tags", () => { all = true; draw(); }, { hidden: true });
     const form = (run, ...nodes) => make("form", { class: "at-train-bar", novalidate: true, onsubmit: (event) => { event.preventDefault(); run(); } }, ...nodes);
@@ -38,9 +36,8 @@ const atelierTrainingCaptions = (() => {
         make("button", { type: "button", "aria-label": `Remove "${tag}" from all captions`, title: "Remove from all captions", onclick: () => act("captions/remove-tag", { tag }) }, "✕"));
     }
     function draw() {
-      const data = studio.data(), kept = T.state();
-      for (const [input, name] of [[trigger, "trigger"], [kind, "class_word"]]) if (document.activeElement !== input) input.value = kept[name] ?? kept.config?.data?.[name] ?? "";
-      const chosen = studio.chosen().length;
+      const data = studio.data(), chosen = studio.chosen().length, other = studio.defaultCaption();
+      T.setText(without, other ? `Photos without a caption are called "${other}", after the trigger word in the settings.` : "Photos without a caption need a trigger word, in the settings.");
       T.setText(scope, chosen ? `Only in the ${T.plural(chosen, "chosen photo")}.` : "");
       const key = JSON.stringify([data?.tags, studio.tag(), all]);
       if (key === tagsKey) return;
@@ -50,9 +47,9 @@ const atelierTrainingCaptions = (() => {
       more.hidden = all || found.length <= SHOWN_TAGS;
       none.hidden = found.length > 0;
     }
-    const scope = T.note("", { hidden: true }), none = T.note("No photo has a caption yet.");
+    const scope = T.note("", { hidden: true }), none = T.note("No photo has a caption yet."), without = T.note();
     const node = make("section", { class: "at-train-card", "aria-label": "Captions" }, make("h3", {}, "Captions"),
-      make("div", { class: "at-photo-pair" }, T.labelled("Trigger word", trigger), T.labelled("What it is", kind)),
+      without,
       form(replaceAll, find, replace, make("label", { class: "at-train-tick", title: "Only tags that are exactly this; else words anywhere." }, whole, "Whole tags"), go("Replace")),
       form(putInFront, prefix, go("Add")), scope, said, error, none, tags, more);
     return { node, draw };

@@ -2,13 +2,14 @@
 "use strict";
 const atelierTrainingGrid = (() => {
   const { make } = atelier;
-  const SMALLEST_PX = 132, GAP_PX = 8, BEYOND_ROWS = 3;
+  const SMALLEST_PX = 132, GAP_PX = 8, BEYOND_ROWS = 3, SETTLED_MS = 120;
 
-  /* `make(photo)` gives {node, draw(photo)}; `node` holds the button first. */
+  /* `makeTile(photo)` gives {node, draw(photo), load(), drop()}; `node` holds the button first. Pictures are loaded once the
+     scrolling has come to rest, and those on their way are given up when their tile goes. */
   function grid({ label, makeTile }) {
     const list = make("ul", { class: "at-photo-grid", role: "list", "aria-label": label });
     const box = make("div", { class: "at-photo-scroll" }, list);
-    let photos = [], tiles = new Map(), columns = 1, side = SMALLEST_PX, active = 0, waiting = 0;
+    let photos = [], tiles = new Map(), columns = 1, side = SMALLEST_PX, active = 0, waiting = 0, settling = 0;
 
     function measure() {
       const width = list.clientWidth;
@@ -36,13 +37,15 @@ const atelierTrainingGrid = (() => {
         for (const control of tile.node.children) if ("tabIndex" in control) control.tabIndex = at === active ? 0 : -1;
         kept.set(photo.name, tile);
       }
-      for (const [name, tile] of tiles) if (!kept.has(name)) tile.node.remove();
+      for (const [name, tile] of tiles) if (!kept.has(name)) { tile.node.remove(); tile.drop(); }
       let next = list.firstChild;
       for (const tile of kept.values()) {
         if (tile.node === next) next = next.nextSibling;
         else list.insertBefore(tile.node, next);
       }
       tiles = kept;
+      clearTimeout(settling);
+      settling = setTimeout(() => { for (const tile of tiles.values()) tile.load(); }, SETTLED_MS);
     }
     const later = () => { waiting ||= requestAnimationFrame(render); };
     function reach(at) {

@@ -81,8 +81,8 @@ const atelierTrainingPhoto = (() => {
       await leave();
       dialog.close();
       const name = names[at];
-      if (opener?.isConnected) opener.focus();
-      studio.closed(name);
+      if (opener?.isConnected && !opener.closest(".at-photo-grid")) opener.focus();
+      else studio.closed(name);
     }
     async function step(by) {
       const next = (at + by + names.length) % names.length;
@@ -141,7 +141,7 @@ const atelierTrainingPhoto = (() => {
       if (caption.value === saved) { saved = photo.caption ?? ""; caption.value = saved; }
       const wrong = studio.data().can_write || "";
       for (const control of [caption, parts.excluded, parts.repeats, parts.shape, parts.whole]) control.disabled = !!wrong;
-      T.setText(parts.captionNote, wrong || (photo.caption == null && !caption.value ? `Without a caption it is called "${studio.defaultCaption()}".` : ""));
+      T.setText(parts.captionNote, wrong || (photo.caption == null && !caption.value && studio.defaultCaption() ? `Without a caption it is called "${studio.defaultCaption()}".` : ""));
       parts.excluded.checked = photo.excluded;
       if (document.activeElement !== parts.repeats) parts.repeats.value = photo.repeats;
       parts.whole.disabled = !!wrong || !photo.crop;

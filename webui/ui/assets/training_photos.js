@@ -2,7 +2,7 @@
 "use strict";
 const atelierTrainingPhotos = (() => {
   const T = atelierTraining, { make } = atelier;
-  const MANY_PROBLEMS = 8, SHOWN_PICTURES = 6;
+  const MANY_PROBLEMS = 8, SHOWN_PICTURES = 6, FAST_MS = 700, MS_A_PHOTO = 1.5;
   const OF_PURPOSE = ["resolution", "bucket_step", "holdout", "trigger", "class_word", "masks"];
   const FILTERS = {
     all: ["All", () => true],
@@ -12,15 +12,19 @@ const atelierTrainingPhotos = (() => {
     held: ["Kept back", (photo) => photo.held_out],
   };
   const WORDS = { "nearly the same": "Twice", "too small": "Small", "odd shape": "Odd shape", "no face": "No face", "several faces": "Several faces", "small face": "Small face", "another person": "Someone else", "no caption": "", "no mask": "", mask: "Mask wrong" };
+  const BY_HAND = {
+    "odd shape": (name, names) => T.tool("Crop by hand", () => viewer.open(name, names, "crop")),
+    "no caption": (name, names) => make("span", { class: "at-train-bar" }, T.tool("Write them", () => viewer.open(name, names)), T.tool("Set a trigger word", () => T.go("settings"))),
+  };
   let sets = [], data = null, parts = null, look = null, viewer = null;
   let line = Promise.resolve(); // changes go to the server one after the other
-  let filter = "all", tag = "", query = "", of = new Map(), chosen = new Set(), last = "", problemsShown = MANY_PROBLEMS;
+  let filter = "all", tag = "", query = "", of = new Map(), named = new Map(), chosen = new Set(), last = "", problemsShown = MANY_PROBLEMS;
 
   /* ---- what the parts of this step share ----------------------------------------------------------------------------- */
   const pathOf = (name) => name.split("/").map(encodeURIComponent).join("/");
   const studio = {
     data: () => data,
-    photo: (name) => data?.photos.find((photo) => photo.name === name) || null,
+    photo: (name) => named.get(name) || null,
     problemsOf: (name) => of.get(name) || [],
     pathOf,
     url: (photo, size) => `training/sets/${encodeURIComponent(data.id)}/pictures/${pathOf(photo.name)}?size=${size}&${size === "mask" ? `at=${data.version}` : `v=${encodeURIComponent(photo.sha)}`}`,
@@ -36,11 +40,15 @@ const atelierTrainingPhotos = (() => {
     },
     act: (path, body = {}, more = {}) => studio.send(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body), ...more }),
     look: () => look(),
-    say(news) { T.change(news); look(); },
-    defaultCaption: () => `photo of ${[said("trigger"), said("class_word")].filter(Boolean).join(" ") || "…"}`,
+    /* What a photo without a caption is called; "" as long as nobody said. */
+    defaultCaption() {
+      const { subject, data: said = {} } = T.state().config || {}, { trigger = "", class_word: word = "", caption = "" } = said;
+      if (caption) return caption.replaceAll("{trigger}", trigger).replaceAll("{class}", word);
+      if (!trigger && !word) return "";
+      return subject === "style" ? `picture in the style of ${trigger || word}` : `photo of ${[trigger, word].filter(Boolean).join(" ")}`;
+    },
     closed: (name) => parts.grid.focus(name),
   };
-  const said = (name) => { const state = T.state(); return state[name] ?? state.config?.data?.[name] ?? ""; };
 
   /* ---- talking to the server ----------------------------------------------------------------------------------------- */
   async function loadSets() {
@@ -58,7 +66,7 @@ const atelierTrainingPhotos = (() => {
     const config = T.state().config, asked = new URLSearchParams();
     if (config?.subject) asked.set("subject", config.subject);
     for (const name of OF_PURPOSE) {
-      const value = name === "trigger" || name === "class_word" ? said(name) : config?.data?.[name];
+      const value = config?.data?.[name];
       if (value !== null && value !== undefined && value !== "") asked.set(name, value);
     }
     return asked;
@@ -80,13 +88,13 @@ const atelierTrainingPhotos = (() => {
     data = told.photos ? told : { ...data, ...told };
     if (told.photos) index();
     draw();
-    return !!data.checking || helped;
+    return (!!data.checking || helped) && Math.max(FAST_MS, data.photos.length * MS_A_PHOTO);
   }
   function index() {
+    named = new Map(data.photos.map((photo) => [photo.name, photo]));
     of = new Map();
     for (const problem of data.problems) for (const name of problem.names) of.set(name, [...(of.get(name) || []), problem]);
-    const there = new Set(data.photos.map((photo) => photo.name));
-    for (const name of chosen) if (!there.has(name)) chosen.delete(name);
+    for (const name of chosen) if (!named.has(name)) chosen.delete(name);
     if (tag && !data.tags.some(([name]) => name === tag)) tag = "";
   }
   function choose(id) {
@@ -237,7 +245,7 @@ const atelierTrainingPhotos = (() => {
     const photos = problem.names.map(studio.photo).filter(Boolean), names = photos.map((photo) => photo.name);
     const pictures = photos.slice(0, SHOWN_PICTURES).map((photo) => make("button", { type: "button", title: photo.name, "aria-label": `Open ${photo.name}`, onclick: () => viewer.open(photo.name, names) }, make("img", { src: studio.url(photo, "thumb"), alt: "", loading: "lazy" })));
     const rest = photos.length > SHOWN_PICTURES ? make("span", { class: "at-train-note" }, `and ${photos.length - SHOWN_PICTURES} more`) : null;
-    const by = problem.kind === "odd shape" && photos[0] ? T.tool("Crop by hand", () => viewer.open(photos[0].name, names, "crop")) : null;
+    const by = photos[0] && BY_HAND[problem.kind]?.(photos[0].name, names);
     return make("li", { "data-kind": problem.kind }, make("span", {}, problem.sentence), pictures.length ? make("div", { class: "at-photo-few" }, ...pictures, rest) : null,
       problem.fixes.length || by ? make("div", { class: "at-train-bar" }, ...problem.fixes.map((fix) => T.tool(fix.label, () => act("fix", { problem: problem.id, fix: fix.id }))), by) : null);
   }
@@ -281,16 +289,18 @@ const atelierTrainingPhotos = (() => {
     if (focused) parts.filters.querySelector(`[data-filter=${focused}]`)?.focus();
   }
   function makeTile(first) {
-    const name = first.name, image = make("img", { alt: "", loading: "lazy", decoding: "async", draggable: "false", onerror: () => image.classList.add("at-gone"), onload: () => image.classList.remove("at-gone") });
+    const name = first.name, image = make("img", { alt: "", decoding: "async", draggable: "false", onerror: () => image.classList.add("at-gone"), onload: () => image.classList.remove("at-gone") });
     const marks = make("span", { class: "at-badges" });
     const open = make("button", { type: "button", class: "at-photo-open", onclick: (event) => (event.ctrlKey || event.metaKey || event.shiftKey ? pick(name, event.shiftKey) : viewer.open(name, shown().map((photo) => photo.name))) }, image, marks);
     const tick = make("input", { type: "checkbox", "aria-label": `Choose ${name}`, onclick: (event) => pick(name, event.shiftKey, tick.checked) });
     const node = make("li", { class: "at-photo-tile", "data-name": name }, open, tick);
     let key = "", src = "";
-    return { node, draw(photo) {
+    const load = () => { if (image.getAttribute("src") !== src) image.src = src; };
+    const drop = () => { if (!image.complete) image.removeAttribute("src"); };
+    return { node, load, drop, draw(photo) {
       const isChosen = chosen.has(name), badges = badgesOf(photo), now = JSON.stringify([badges, photo.excluded, isChosen, photo.caption]);
       const url = studio.url(photo, "thumb");
-      if (url !== src) { src = url; image.src = url; }
+      src = url;
       if (now === key) return;
       key = now;
       tick.checked = isChosen;
