@@ -104,7 +104,11 @@ const atelierTrainingSettings = (() => {
     while (parts.length > 1 && !fields.has(parts.join("."))) parts.pop();
     return fields.has(parts.join(".")) ? parts.join(".") : field;
   }
-  const sentenceOf = ({ field, message, hint }) => [message.startsWith(`${field}: `) ? message.slice(field.length + 2) : message, hint].filter(Boolean).join(" ");
+  /* Settings are called here as they are called on the page. */
+  function sentenceOf({ field, message, hint }) {
+    const sentence = [message.startsWith(`${field}: `) ? message.slice(field.length + 2) : message, hint].filter(Boolean).join(" ");
+    return sentence.replace(/\b[a-z]+\.[a-z_]+/g, (name) => (fields.has(name) ? `“${fields.labelOf(name)}”` : name));
+  }
   function reveal(name) {
     if (name === "data.photos") T.go("photos");
     else if (name in parts.tops) { parts.tops[name].focus(); parts.tops[name].scrollIntoView({ block: "center" }); }

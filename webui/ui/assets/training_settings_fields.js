@@ -85,7 +85,7 @@ const atelierTrainingFields = (() => {
       const value = values[field.name], preset = origin[field.name], reason = unused[field.name];
       control.set(value, { values, sets });
       row.isChanged = field.name in own;
-      row.isWrong = field.name in problems;
+      row.isWrong = !isAbove && field.name in problems;
       row.node.classList.toggle("at-tset-changed", row.isChanged);
       row.node.classList.toggle("at-tset-unused", !!reason);
       row.node.title = reason ? `Not used. ${reason}` : "";
