@@ -1,5 +1,6 @@
 """What was done to each face and how alike it is: for the infotext, the badge, programs and people."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -43,10 +44,15 @@ class FaceReport:
         """Such as "warped 0.31 -> 0.83"."""
         before, after = self.similarity_before, self.similarity_after
         if before is None or after is None:
-            return f"{self.action} ({self.reason})" if self.reason else self.action
+            return f"{self.action} ({brief(self.reason)})" if self.reason else self.action
         if self.is_changed:
             return f"{self.action.replace('+', ' + ')} {before:.2f} -> {after:.2f}"
-        return f"{self.action} {before:.2f}" + (f" ({self.reason})" if self.reason else "")
+        return f"{self.action} {before:.2f}" + (f" ({brief(self.reason)})" if self.reason else "")
+
+
+def brief(reason: str) -> str:
+    """The beginning, which says what: all of it is told once, in the notes."""
+    return re.split(r"[.:,;](?:\s|$)", reason, maxsplit=1)[0]
 
 
 def rounded(value: float | None) -> float | None:
@@ -56,7 +62,7 @@ def rounded(value: float | None) -> float | None:
 def infotext_fields(faces: Sequence[FaceReport], reason: str) -> dict[str, str]:
     """Keys "Face", or "Face 1", "Face 2", ... for several."""
     if not faces:
-        return {"Face": f"unchanged ({reason.rstrip('.')})"} if reason else {}
+        return {"Face": f"unchanged ({brief(reason)})"} if reason else {}
     if len(faces) == 1:
         return {"Face": faces[0].line()}
     return {f"Face {number}": face.line() for number, face in enumerate(faces, 1)}
@@ -64,7 +70,7 @@ def infotext_fields(faces: Sequence[FaceReport], reason: str) -> dict[str, str]:
 
 def badge(faces: Sequence[FaceReport], reason: str) -> Badge:
     """Of the least like face: good from 0.8, a warning where nothing could be done or it is not the person."""
-    title = reason or "; ".join(infotext_fields(faces, reason).values())
+    title = "; ".join(infotext_fields(faces, reason).values())
     measured = [face for face in faces if face.similarity_after is not None]
     if not measured:
         done = next((face.action for face in faces if face.is_changed), "")

@@ -32,12 +32,21 @@ def test_the_json_has_the_five_keys_and_nothing_else() -> None:
     [
         (face(), "warped 0.31 -> 0.83"),
         (face("warped+refined"), "warped + refined 0.31 -> 0.83"),
-        (face("kept", 0.5, 0.5, "It is drawn."), "kept 0.50 (It is drawn.)"),
-        (face("skipped", None, None, "Too small."), "skipped (Too small.)"),
+        (face("kept", 0.5, 0.5, "It is drawn, and a photo would not fit in."), "kept 0.50 (It is drawn)"),
+        (face("skipped", None, None, "Too small."), "skipped (Too small)"),
+        (face("skipped", 0.91, 0.91, "It is 0.91 like the person."), "skipped 0.91 (It is 0.91 like the person)"),
     ],
 )
 def test_a_face_is_told_in_one_line(report: FaceReport, line: str) -> None:
     assert report.line() == line
+
+
+def test_all_of_a_reason_is_told_once_and_its_beginning_elsewhere() -> None:
+    reason = "No face where the photo's was: this one is 2.4 face widths away. If it is meant, choose it by its number."
+    made = processed_of(Image.new("RGB", (1, 1)), [face("skipped", None, None, reason)], "", ())
+    assert made.notes == (reason,)
+    assert made.fields == {"Face": "skipped (No face where the photo's was)"}
+    assert made.badge is not None and made.badge.title == "skipped (No face where the photo's was)"
 
 
 def test_several_faces_are_numbered() -> None:
