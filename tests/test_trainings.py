@@ -258,7 +258,7 @@ def test_a_run_waits_in_a_folder_of_its_own_and_two_starts_are_two_runs(services
     first, second = start(services), start(services)
     assert (first, second) == ("mia", "mia-2")
     assert read_config(services.trainings.folder(first).config) == read_config(services.trainings.folder(second).config)
-    assert [run.state for run in services.trainings.runs()] == ["queued", "queued"]
+    assert [(run.name, run.state) for run in services.trainings.runs()] == [("mia-2", "queued"), ("mia", "queued")]
     assert [job.payload["run"] for job in services.queue.jobs()] == ["mia-2", "mia"]
 
 

@@ -194,7 +194,7 @@ class Trainings:
             )
 
     def runs(self) -> list[Run]:
-        """All that can be read, the newest first."""
+        """All that can be read, those started last first."""
         jobs = self._active()
         found = []
         for folder in runs_in(self.runs_dir):
@@ -202,7 +202,7 @@ class Trainings:
                 found.append(self._run(folder, jobs))
             except WebUIError:  # settings of another version, or a folder that goes away just now
                 continue
-        return found
+        return sorted(found, key=lambda run: run.about.started_at, reverse=True)
 
     def run(self, name: str) -> Run:
         """Raises ModelNotFound, InvalidRequest for settings that cannot be read."""

@@ -1,6 +1,7 @@
 """One process at a time works in a run's folder. The system lets go of it when a process ends, however it does."""
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +15,10 @@ else:
     import fcntl
 
 
+NUM_TRIES = 3
+TRY_EVERY_S = 0.05
+
+
 class RunInUse(StorageError):
     """Another process works in the folder."""
 
@@ -23,7 +28,7 @@ def alone(folder: Path) -> Iterator[None]:
     """Raises RunInUse at once if another process is in it."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("ab") as file:
-        if not _locked(file):
+        if not any(_locked(file) for _ in _tries()):
             raise RunInUse(
                 f"Another process is working on the run in {folder}.", hint="Wait for it, or pause it there first."
             )
@@ -43,6 +48,14 @@ def is_in_use(folder: Path) -> bool:
             return True
     except OSError:
         return False
+
+
+def _tries() -> Iterator[int]:
+    """Who only looks whether the folder is in use holds the lock for a moment."""
+    for number in range(NUM_TRIES):
+        if number:
+            time.sleep(TRY_EVERY_S)
+        yield number
 
 
 def _locked(file: BinaryIO) -> bool:

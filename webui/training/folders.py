@@ -4,6 +4,7 @@ A run's folder has all of it: settings, events, the state it resumes from, candi
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,9 +100,11 @@ class RunFolder:
 
 def runs_in(runs_dir: Path, name: str | None = None) -> Iterator[RunFolder]:
     """The runs below `runs_dir`, the newest first; with a name, those of that name."""
-    found = [path.parent for path in runs_dir.glob("*/config.toml")]
-    found.sort(key=lambda path: (path.stat().st_mtime_ns, path.name), reverse=True)
-    for path in found:
+    found = []
+    for config in runs_dir.glob("*/config.toml"):
+        with suppress(OSError):  # removed by hand just now
+            found.append((config.parent.stat().st_mtime_ns, config.parent))
+    for _, path in sorted(found, reverse=True):
         if name is None or path.name == name or path.name.rpartition("-")[0] == name:
             yield RunFolder(path)
 
