@@ -48,9 +48,10 @@ class _Body(BaseModel):
 
 
 class NewSet(_Body):
-    """Of the two, one is given."""
+    """Of name and folder, one is given. `similar`: a free name like it will do."""
 
     name: str = Field(default="", max_length=1000)
+    similar: bool = False
     folder: str = Field(default="", max_length=4096)
 
 
@@ -156,7 +157,7 @@ def _add_sets(router: APIRouter, sets: _Sets) -> None:
         if bool(wish.name.strip()) == bool(wish.folder.strip()):
             raise InvalidRequest("name", "A set has a name, or a folder of this machine.", hint="Give one of them.")
         if not wish.folder.strip():
-            return {"id": sets.sets.create(wish.name)}
+            return {"id": sets.sets.create(wish.name, similar=wish.similar)}
         if reason := sets.why_no_folders(request):
             raise InvalidRequest("folder", reason)
         return {"id": sets.sets.refer(wish.folder)}

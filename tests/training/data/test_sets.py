@@ -20,7 +20,7 @@ from webui.training.data.edits import FILE_NAME, Edit
 from webui.training.data.faces import Pixels, SeenFace
 from webui.training.data.photo_set import PhotoSet, SetInfo
 from webui.training.data.set_checks import Findings, Purpose
-from webui.training.data.set_names import MOST_BYTES, file_name, is_reserved, set_name
+from webui.training.data.set_names import MOST_BYTES, file_name, is_reserved, set_name, similar_name
 from webui.training.data.sets import OpenSet, PhotoSets
 from webui.training.data.sources import find_photos
 from webui.training.data.uploads import Taken, Upload, incoming
@@ -87,6 +87,7 @@ NASTY = st.one_of(
 @settings(max_examples=100)
 @given(text=NASTY)
 def test_a_set_is_called_something_that_any_system_keeps_or_is_refused(text: str) -> None:
+    assert set_name(f"{similar_name(text)} (12)")
     try:
         name = set_name(text)
     except InvalidRequest as refused:
@@ -111,6 +112,11 @@ def test_two_sets_cannot_share_a_name_in_any_case(sets: PhotoSets) -> None:
     with pytest.raises(InvalidRequest, match="already"):
         sets.create(unicodedata.normalize("NFD", "ZOË"))
     assert [info.name for info in sets.all()] == ["Zoë"]
+
+
+def test_a_dropped_folder_gets_a_name_like_its_own(sets: PhotoSets) -> None:
+    made = [sets.create(name, similar=True) for name in ("Anna", "anna", "C# / x", "..", "CON", "x" * 300)]
+    assert made == ["Anna", "anna (2)", "C_ x", "photos", "_CON", "x" * 54]
 
 
 @pytest.mark.parametrize("id", ["", "..", ".", "../photos", "nobody", "~000000000000", "folders.json", "/", "a\0b"])

@@ -8,6 +8,8 @@ from webui.errors import InvalidRequest
 MOST_LETTERS = 60
 MOST_BYTES = 120
 """Of a name in UTF-8; file systems take 255, and suffixes are added."""
+NUMBER_LETTERS = 6
+"""For " (12)" behind a name that is taken."""
 RESERVED = frozenset(
     {"con", "prn", "aux", "nul", "conin$", "conout$"}
     | {f"{port}{n}" for port in ("com", "lpt") for n in "0123456789¹²³"}
@@ -45,6 +47,13 @@ def _why_not(name: str) -> str:
     if is_reserved(name):
         return "Windows keeps this name for itself"
     return ""
+
+
+def similar_name(text: str) -> str:
+    """The name of a folder that is nearest to `text`, with room for a number behind it."""
+    plain = _OF_ADDRESSES.sub("_", re.sub(r"[/\\\s]+", " ", unicodedata.normalize("NFC", text)))
+    name = _part(plain)[: MOST_LETTERS - NUMBER_LETTERS].encode()[: MOST_BYTES - NUMBER_LETTERS]
+    return name.decode(errors="ignore").rstrip(" .") or "photos"
 
 
 def is_reserved(name: str) -> bool:

@@ -19,7 +19,7 @@ from webui.training.data.photo_set import PhotoSet, SetInfo
 from webui.training.data.photos import PhotoReader
 from webui.training.data.set_checks import Checker, Faces
 from webui.training.data.set_contents import files_of
-from webui.training.data.set_names import MOST_LETTERS, file_name, set_name
+from webui.training.data.set_names import set_name, similar_name
 from webui.training.data.sources import LIST_SUFFIXES, list_source
 from webui.training.data.thumbnails import Thumbnails
 from webui.training.data.unpacking import unpack
@@ -99,10 +99,10 @@ class PhotoSets:
                 found = self._open[info.id] = OpenSet(photos, Checker(photos, self.reader, self._faces))
             return found
 
-    def create(self, name: str) -> str:
-        """An empty set of the program's own. Its id."""
-        name = set_name(name)
+    def create(self, name: str, *, similar: bool = False) -> str:
+        """An empty set of the program's own. Its id. `similar`: if the name is taken or cannot be, one like it."""
         with self._lock:
+            name = self._free_name(name) if similar else set_name(name)
             if any(_plain(path.name).casefold() == name.casefold() for path in self._entries()):
                 raise InvalidRequest("name", f"There is a photo set '{name}' already.", hint="Choose another name.")
             try:
@@ -200,10 +200,7 @@ class PhotoSets:
         return name
 
     def _free_name(self, wanted: str) -> str:
-        try:
-            base = set_name(wanted[: MOST_LETTERS - 6])
-        except InvalidRequest:
-            base = file_name(wanted).replace("/", " ")[: MOST_LETTERS - 6].strip() or "photos"
+        base = similar_name(wanted)
         taken = {_plain(path.name).casefold() for path in self._entries()}
         name, count = base, 1
         while name.casefold() in taken:
