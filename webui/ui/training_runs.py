@@ -313,7 +313,7 @@ def _tag(run: Run, finished: TrainingFinished | None, used: Mapping[str, Any] | 
         return ""
     match KINDS.get(run.config.network.method, "lora"):
         case "embedding":
-            return run.config.data.trigger
+            return Path(finished.adapter).stem  # the trigger, unless there was a file of that name
         case "lora":
             return f"<lora:{Path(finished.adapter).stem}:{used['weight']:g}>"
     return ""
