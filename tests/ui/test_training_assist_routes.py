@@ -82,7 +82,7 @@ def test_the_list_says_what_there_is_what_each_makes_and_what_is_wrong(client: T
     assert found["captioners"] == [{"id": "wd", "name": "wd", "about": "8 tags", "makes": "tags", "problem": ""}]
     people, thing = found["maskers"]
     assert (people["id"], people["name"], people["makes"], people["problem"]) == ("people", "People", "masks", "")
-    assert "which network it is cannot be told" in thing["problem"]
+    assert thing["problem"].startswith("'thing' cannot be used: which network it is cannot be told; put one of these")
     assert found["how_to_get"] == HOW_TO_GET
 
 

@@ -73,7 +73,7 @@ def _assistant_json(assistant: Assistant) -> dict[str, str]:
         "name": assistant.name,
         "about": assistant.about,
         "makes": assistant.makes,
-        "problem": assistant.problem,
+        "problem": f"'{assistant.name}' cannot be used: {assistant.problem}." if assistant.problem else "",
     }
 
 
