@@ -22,8 +22,9 @@ from webui.jobs.cancel import JobInterrupted
 from webui.library.catalog import Library
 from webui.settings import CHECKOUT
 from webui.training.config import TrainingConfig
-from webui.training.events import EventLines, LossReported, Paused
+from webui.training.events import EventLines, LossReported, Paused, read_events
 from webui.training.folders import RunFolder, new_run
+from webui.training.process import PAUSED
 from webui.training.run import run_training
 
 NUM_STEPS = 12
@@ -147,6 +148,29 @@ def test_a_folder_that_is_removed_in_the_middle_stops_a_run_with_a_sentence(
     failed = json.loads(told.getvalue().splitlines()[-1])
     assert "could not be written to the run's folder" in failed["message"]
     assert not folder.config.exists()
+
+
+def test_a_run_that_nobody_listens_to_any_more_still_pauses_with_its_state(
+    data_dir: Path, config: TrainingConfig
+) -> None:
+    folder = new_run(data_dir / "training", config)
+    reading, writing = os.pipe()
+    told = os.fdopen(writing, "w")
+
+    def run(run_dir: Path, *, report: object, check: object) -> object:
+        def leave(event: object) -> None:
+            if isinstance(event, LossReported) and event.step == 3:
+                os.close(reading)
+                folder.pause.touch()
+            report(event)  # type: ignore[operator]
+
+        library = Library([data_dir / "models"], data_dir / "cache")
+        return run_training(run_dir, library, CPU, report=leave, check=check, cache_dir=data_dir / "cache")  # type: ignore[arg-type]
+
+    assert train_folder(folder, run, stream=told) == PAUSED  # type: ignore[arg-type]
+    assert list(read_events(folder.events))[-1] == Paused(step=3, num_steps=NUM_STEPS)
+    with pytest.raises(BrokenPipeError):
+        told.close()
 
 
 def test_a_line_that_cannot_be_written_is_told_all_the_same(tmp_path: Path) -> None:

@@ -126,8 +126,11 @@ class EventLines:
         name, body = self._codec.encode(event)
         line = json.dumps({"event": name, **json.loads(body)}, ensure_ascii=False)
         if self._stream is not None:
-            self._stream.write(f"{line}\n")
-            self._stream.flush()
+            try:
+                self._stream.write(f"{line}\n")
+                self._stream.flush()
+            except OSError:  # who listened was killed; the run still has to write its state
+                self._stream = None
         if self._path is not None and not isinstance(event, self.shown):
             try:
                 _append(self._path, f"{line}\n")
