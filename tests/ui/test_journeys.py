@@ -178,7 +178,6 @@ def test_a_postprocessor_works_on_every_picture_and_says_so(user: User, server: 
         img2img.press("restore")
     chooser.value.set_files(kept)
     expect(user.page.get_by_role("checkbox", name="Tint")).to_be_checked()
-    img2img.at("tint-settings").get_by_role("button", name="Settings").click()
     expect(img2img.number("tint-amount")).to_have_value("100")
     expect(user.page.get_by_role("checkbox", name="Go ahead")).not_to_be_checked()
 
@@ -191,7 +190,11 @@ def test_what_a_postprocessor_refuses_is_shown_at_its_control(user: User) -> Non
     user.page.get_by_role("checkbox", name="Go ahead").check()
     user.page.get_by_role("button", name="Frame").click()
     user.set_number("tint-frame-width", 13)
+    user.page.get_by_role("button", name="Frame").click()
+    user.at("tint-settings").get_by_role("button", name="Settings").click()
+    expect(user.number("tint-frame-width")).not_to_be_visible()
     user.press("generate")
+    expect(user.number("tint-frame-width")).to_be_visible()
     expect(user.number("tint-frame-width")).to_have_attribute("aria-invalid", "true")
     expect(user.jobs).to_have_count(0)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.ui.fake_engine import Gate, fake_runner
 from tests.ui.studio import CAPTION, EXAMPLES, SIZE_PX, Server, User, drop_file, serve, write_paper_checkpoint
@@ -394,6 +394,32 @@ def test_an_opened_picture_sets_the_size_in_its_own_shape(user: User, tmp_path: 
     img2img.at("picture").locator("input[type=file]").first.set_input_files(wide)
     expect(img2img.number("width")).to_have_value("96")
     expect(img2img.number("height")).to_have_value("64")
+
+
+def test_a_size_that_is_typed_while_a_picture_is_sent_stays(user: User, tmp_path: Path) -> None:
+    wide = tmp_path / "wide.png"
+    Image.new("RGB", (96, 64)).save(wide)
+    img2img = user.tab("img2img")
+    held: list[Route] = []
+    user.page.evaluate(
+        """() => { const fitted = atelier.fitted;
+        atelier.fitted = (task) => (...values) => { const size = fitted(task)(...values);
+            document.body.dataset.fitted = `${values[0]} ${size}`; return size; }; }"""
+    )
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    user.page.route("**/upload*", hold)
+    with user.page.expect_request("**/upload*"):
+        img2img.at("picture").locator("input[type=file]").first.set_input_files(wide)
+    img2img.set_number("width", 48)
+    held[0].continue_()
+    expect(user.page.locator("body[data-fitted='96,64 48,64']")).to_be_attached()
+    user.page.unroute("**/upload*")
+    expect(img2img.number("width")).to_have_value("48")
+    img2img.press("fit")
+    expect(img2img.number("width")).to_have_value("96")
 
 
 def test_earlier_results_stay_at_hand(user: User) -> None:

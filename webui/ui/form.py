@@ -60,6 +60,8 @@ class Form:
     chips: Any = None
     results: Any = None
     restore: Any = None
+    fitted: Any = None
+    """[width, height] for a new picture, on their way into the form."""
 
     def add(self, name: str, component: Any) -> Any:
         self.controls[name] = component
@@ -257,6 +259,7 @@ def add_size(form: Form, native_size: int) -> None:
         _number(form, "height", native_size, step=8)
         if form.task in PAINTED_TASKS:
             form.buttons["fit"] = _small_button("Fit to picture", form.id("fit"))
+            form.fitted = gr.JSON(visible=False)
 
 
 def add_batches(form: Form) -> None:

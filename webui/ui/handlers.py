@@ -162,7 +162,7 @@ class Handlers:
         checkpoint = values.pop("checkpoint", "")
         notes = [*restored.notes, *more]
         self._keep_known_vae(values, notes)
-        updates = form.updates(values)
+        updates = form.updates(values) | _unfolded(form, values)
         if self._info(checkpoint) is not None:
             updates[self._shell.checkpoint] = checkpoint
         elif checkpoint:
@@ -187,7 +187,7 @@ class Handlers:
             return {}
         checkpoint = values.pop("checkpoint", "")
         self._keep_known_vae(values, [])
-        updates = form.updates(values)
+        updates = form.updates(values) | _unfolded(form, values)
         if self._info(checkpoint) is not None:
             updates[self._shell.checkpoint] = checkpoint
         return updates
@@ -214,14 +214,14 @@ class Handlers:
             return {}
         return {**self._forms[target].updates(values), self._shell.tabs: gr.Tabs(selected=target)}
 
-    def fit_size(self, painted: PaintedImage | None, checkpoint: str | None) -> tuple[Any, Any]:
-        """Width and height in the shape of the input picture."""
+    def fit_size(self, painted: PaintedImage | None, checkpoint: str | None) -> Any:
+        """[width, height] in the shape of the input picture."""
         size = (0, 0) if painted is None or painted.image is None else upright_size(painted.image)
         if 0 in size:
             gr.Warning("There is no picture to take the size from.", title="Picture")
-            return gr.skip(), gr.skip()
+            return None
         native = self._native_size(checkpoint)
-        return size_for(size, (native, native))
+        return list(size_for(size, (native, native)))
 
     def _list_checkpoints(self, infos: list[CheckpointInfo], chosen: CheckpointInfo | None) -> Updates:
         updates: Updates = {
@@ -285,6 +285,12 @@ def _chosen(infos: list[CheckpointInfo], name: str | None) -> CheckpointInfo | N
     """The named checkpoint if it can be used, else the first that can."""
     usable = [info for info in infos if not info.problem]
     return next((info for info in usable if info.name == name), usable[0] if usable else None)
+
+
+def _unfolded(form: Form, values: Mapping[str, Any]) -> Updates:
+    """Opens the sections that `values` switches on: what they wait for, such as a consent, no picture brings back."""
+    on = [one.id for one in form.sections if values.get(one.id) and one.id in form.folds]
+    return {form.folds[id][0]: gr.Accordion(open=True) for id in on}
 
 
 def _tell(trouble: Trouble) -> None:

@@ -133,9 +133,9 @@ def _connect_form(form: Form, shell: Shell, handlers: Handlers, memory: Any) -> 
             [buttons["fit"].click, controls["picture"].upload],
             handlers.fit_size,
             [controls["picture"], shell.checkpoint],
-            sides,
+            form.fitted,
             **quiet,
-        )
+        ).success(js=f"atelier.fitted('{task}')", inputs=[form.fitted, *sides], outputs=sides, **by_script)
     for name in COUNTED:
         controls[name].change(
             handlers.count_tokens,
@@ -146,7 +146,7 @@ def _connect_form(form: Form, shell: Shell, handlers: Handlers, memory: Any) -> 
             **quiet,
         )
     form.restore.upload(
-        functools.partial(handlers.restore, task), form.restore, {*controls.values(), shell.checkpoint}, **quiet
+        functools.partial(handlers.restore, task), form.restore, {*controls.values(), shell.checkpoint, *folds}, **quiet
     )
     controls["vae"].change(js=f"(name) => atelierModels.choseVae('{task}', name)", inputs=controls["vae"], **by_script)
     remembered = form.remembered()
@@ -165,7 +165,8 @@ def _connect_results(form: Form, forms: Mapping[Task, Form], shell: Shell, handl
     def reuse(event: gr.EventData, request: gr.Request) -> Updates:
         return handlers.reuse(form.task, event._data, request)
 
-    form.results.reuse(reuse, None, {*form.controls.values(), shell.checkpoint}, **quiet)
+    folds = {fold for around in form.folds.values() for fold in around}
+    form.results.reuse(reuse, None, {*form.controls.values(), shell.checkpoint, *folds}, **quiet)
     for target in SENT_TO:
         _connect_send(form, forms[target], shell, handlers)
 

@@ -368,6 +368,14 @@ const atelier = (() => {
     return picture ? picture.seed : -1;
   };
   const remember = (names) => (...values) => ({ v: 1, values: Object.fromEntries(names.map((name, at) => [name, values[at]])) });
+  /* A size that was typed since the picture was chosen is the user's: the answer for the picture comes late. */
+  const typed = new Set(); // tasks
+  const partOf = (event, names) => event.target.closest?.(names.flatMap((name) => ["img2img", "inpaint"].map((task) => `#${task}_${name}`)).join(","));
+  const taskOf = (node) => node.id.split("_")[0];
+  const chosen = (event) => { const part = partOf(event, ["picture", "fit"]); if (part) typed.delete(taskOf(part)); };
+  for (const kind of ["click", "change", "drop", "paste"]) addEventListener(kind, chosen, true);
+  addEventListener("input", (event) => { const part = partOf(event, ["width", "height"]); if (part) typed.add(taskOf(part)); }, true);
+  const fitted = (task) => (size, width, height) => (size && !typed.has(task) ? size : [width, height]);
   function openTab(name) {
     if (!document.body.dataset.ready) return []; // Gradio's own first choice, not the user's
     const url = new URL(location.href);
@@ -438,6 +446,6 @@ const atelier = (() => {
     const picture = shownPicture(panels[task]);
     return picture && { job: panels[task].shown.id, index: picture.index };
   };
-  return { results, queue, chips, problems, act, remember, shownSeed, openTab, ready, toggleTheme, poll, make, keepRows, byId, visible, currentTask, shownIn };
+  return { results, queue, chips, problems, act, remember, shownSeed, fitted, openTab, ready, toggleTheme, poll, make, keepRows, byId, visible, currentTask, shownIn };
 })();
 window.atelier = atelier;
