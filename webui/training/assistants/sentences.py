@@ -30,6 +30,7 @@ class SentenceWriter:
         self._folder = folder
         try:
             architecture = json.loads((folder / "config.json").read_text("utf-8"))["architectures"][0]
+            transformers.logging.disable_progress_bar()  # its own, among the lines of the command
             self._processor: Any = transformers.AutoProcessor.from_pretrained(folder, **LOCAL)
             model, told = getattr(transformers, architecture).from_pretrained(
                 folder, dtype=torch.float32, output_loading_info=True, **LOCAL
