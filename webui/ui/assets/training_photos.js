@@ -115,7 +115,13 @@ const atelierTrainingPhotos = (() => {
   async function setFor(title) {
     const current = sets.find((one) => one.id === T.state().set);
     if (current?.own) return current.id;
-    return makeSet({ name: title || "My photos" });
+    return makeSet({ name: freeName(title || "My photos") });
+  }
+  function freeName(title) {
+    const taken = new Set(sets.map((one) => one.name.toLowerCase()));
+    let name = title;
+    for (let number = 2; taken.has(name.toLowerCase()); number++) name = `${title} ${number}`;
+    return name;
   }
   async function act(path, body) {
     const told = await studio.act(path, body);
