@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from webui.app import build_runners
 from webui.errors import InvalidRequest, ModelNotFound, WebUIError
 from webui.jobs.cancel import JobInterrupted
 from webui.jobs.events import Failed, Progress
@@ -523,6 +524,24 @@ def test_what_comes_out_is_in_the_library_at_once_and_is_made_once(
     folder = str(data_dir / "training" / run)
     machine = ("--data-dir", str(data_dir), "--device", "cpu", "--dtype", "auto")
     assert asked == [program("training-run", folder, *machine)]
+
+
+def test_pictures_networks_leave_the_device_before_a_training_begins(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+
+    class Engine:
+        def free_device(self) -> None:
+            done.append("free")
+
+    monkeypatch.setattr("webui.app.build_generator", lambda *parts: Engine())
+    monkeypatch.setattr("webui.app.preload_starter", lambda *parts: None)
+    monkeypatch.setattr(services.trainings, "work", lambda context: done.append(context))
+    runners = build_runners(services)
+    for kind in (TRAIN, PICK):
+        runners[kind](kind)  # type: ignore[arg-type]
+    assert done == ["free", TRAIN, "free", PICK]
 
 
 # What a run tells.
