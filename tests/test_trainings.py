@@ -537,7 +537,7 @@ def test_pictures_networks_leave_the_device_before_a_training_begins(
 
     monkeypatch.setattr("webui.app.build_generator", lambda *parts: Engine())
     monkeypatch.setattr("webui.app.preload_starter", lambda *parts: None)
-    monkeypatch.setattr(services.trainings, "work", lambda context: done.append(context))
+    monkeypatch.setattr(services.trainings, "work", done.append)
     runners = build_runners(services)
     for kind in (TRAIN, PICK):
         runners[kind](kind)  # type: ignore[arg-type]
