@@ -1,6 +1,7 @@
 """The loop on a tiny random checkpoint: what it learns, and that stopping it anywhere changes nothing."""
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from webui.training.config import OptimizerName
 from webui.training.events import LossReported, Paused
 from webui.training.guard import NotFinite
 from webui.training.loop import candidate_steps, phase_of
-from webui.training.optimizers import OPTIMIZERS
+from webui.training.optimizers import OPTIMIZERS, OptimizerRow
 
 
 @pytest.fixture
@@ -74,11 +75,16 @@ def test_a_run_that_was_paused_anywhere_ends_with_the_same_bits(model: Model, tm
         assert torch.equal(run.weights(), straight)
 
 
-@pytest.mark.parametrize("name", [name for name, row in OPTIMIZERS.items() if row.package is None])
+def runs_here(row: OptimizerRow) -> bool:
+    return not row.needs_cuda and (row.package is None or find_spec(row.package) is not None)
+
+
+@pytest.mark.parametrize("name", [name for name, row in OPTIMIZERS.items() if runs_here(row)])
 def test_every_optimizer_learns_and_resumes_to_the_bit(model: Model, tmp_path: Path, name: OptimizerName) -> None:
-    optimizer = {"name": name, "rate": 1e-3, "warmup": 0.0}
+    finds_rate = OPTIMIZERS[name].finds_rate
+    optimizer = {"name": name, "rate": 1.0 if finds_rate else 1e-3, "warmup": 0.0}
     straight = trained(model, tmp_path / "straight", optimizer=optimizer)
-    assert float(straight.abs().max()) > 1e-4
+    assert float(straight.abs().max()) > (1e-6 if finds_rate else 1e-4)
     with a_run(model, tmp_path / "paused", config(optimizer=optimizer)) as run, pytest.raises(JobInterrupted):
         run.trainer.train(report=nothing, check=stop_at(4), on_candidate=nothing)
     with a_run(model, tmp_path / "paused", config(optimizer=optimizer)) as run:

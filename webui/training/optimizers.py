@@ -87,9 +87,11 @@ def _prodigy(groups: Groups, settings: Settings) -> torch.optim.Optimizer:
 
 
 def _schedule_free(groups: Groups, settings: Settings) -> torch.optim.Optimizer:
-    return _of_package(
+    optimizer = _of_package(
         "schedulefree", "AdamWScheduleFree", groups, lr=settings.rate, weight_decay=settings.weight_decay
     )
+    optimizer.train()  # type: ignore[attr-defined]  # it refuses to move anything before that
+    return optimizer
 
 
 def _adafactor(groups: Groups, settings: Settings) -> torch.optim.Optimizer:
@@ -176,11 +178,16 @@ def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
 
 @contextmanager
 def _evaluating(optimizer: Any) -> Any:
+    """There and back is not the same to the last bit, so what was there is put back."""
+    weights = [weight.data for group in optimizer.param_groups for weight in group["params"]]
+    before = [weight.clone() for weight in weights]
     optimizer.eval()
     try:
         yield
     finally:
         optimizer.train()
+        for weight, kept in zip(weights, before, strict=True):
+            weight.copy_(kept)
 
 
 @contextmanager

@@ -276,7 +276,13 @@ def _save(network: Trainable, path: Path) -> None:
 def _finish(run: _Run, folder: RunFolder, examiner: Examiner, library: Library) -> tuple[TrainingFinished, str]:
     """Writes the best candidate as what others load, with how it was found; and what there is to warn of."""
     choice = examiner.choose()
-    run.network.load_state(load_file(folder.candidate(choice.step), device=str(run.denoising.device)))
+    candidate = folder.candidate(choice.step)
+    if not candidate.is_file():
+        raise StorageError(
+            f"The candidate of step {choice.step}, which is the best, is gone from {candidate.parent}.",
+            hint="Put it back and resume, or take another one with --pick.",
+        )
+    run.network.load_state(load_file(candidate, device=str(run.denoising.device)))
     picture = examiner.best_picture(choice)
     made = made_of(read_facts(folder), run.config, run.model, choice, picture)
     settings = read_config(folder.config).model_dump(mode="json")
