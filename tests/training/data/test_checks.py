@@ -10,11 +10,11 @@ from PIL import Image, ImageFilter
 from tests.training.data.pictures import photo, picture, saved
 from webui.training.config import Data, Subject
 from webui.training.data.checks import find_problems
-from webui.training.data.edits import write_edits
+from webui.training.data.edits import Edit, write_edits
 from webui.training.data.faces import SeenFace
 from webui.training.data.people import crop_to
 from webui.training.data.photos import Photo
-from webui.training.data.problems import Problem, quoted
+from webui.training.data.problems import Fix, Problem, leave_out, quoted, together
 from webui.training.data.sources import find_photos
 
 GOOD = [photo(picture(seed, (300, 300)), f"{seed}.png") for seed in range(6)]
@@ -195,3 +195,18 @@ def test_names_are_listed_up_to_three() -> None:
     assert quoted(["a"]) == "'a'"
     assert quoted(["a", "b"]) == "'a' and 'b'"
     assert quoted(["a", "b", "c", "d"]) == "'a', 'b', 'c' and 1 more"
+
+
+def test_many_problems_of_one_kind_are_one_whose_fix_does_the_same_to_all() -> None:
+    def blurred(name: str) -> Problem:
+        crop = Fix(label="Cut", edits={name: Edit(crop=(0, 0, 9, 9))})
+        return Problem(kind="blurred", names=(name,), sentence=name, fixes=(crop, leave_out((name,))))
+
+    twins = Problem(kind="nearly the same", names=("a", "b"), sentence="twins")
+    few = [blurred(name) for name in "abcd"]
+    assert together([*few, twins]) == [*few, twins]
+    one, other = together([*few, blurred("e"), twins])
+    assert other == twins and one.names == ("a", "b", "c", "d", "e")
+    assert [fix.label for fix in one.fixes] == ["Cut", "Leave them out"]
+    assert dict(one.fixes[1].edits) == {name: Edit(excluded=True) for name in "abcde"}
+    assert "'a', 'b', 'c' and 2 more" in one.sentence

@@ -18,7 +18,7 @@ from webui.training.data.faces import FaceReader, Pixels, SeenFace
 from webui.training.data.listings import LeftOut
 from webui.training.data.photo_set import PhotoSet
 from webui.training.data.photos import Box, FileFacts, FileKey, Photo, PhotoReader
-from webui.training.data.problems import Problem
+from webui.training.data.problems import Problem, together
 from webui.training.data.set_changes import upright_size
 from webui.training.data.set_contents import Contents, SetPhoto
 from webui.training.data.sources import MAX_READERS, edited, photo_of
@@ -26,6 +26,8 @@ from webui.training.data.split import split
 
 logger = logging.getLogger(__name__)
 
+FACELESS = 0.5
+"""Share of photos without a face from which on they are hardly of a person."""
 MOST_FINDINGS = 4
 """Ways of looking at a set, such as several resolutions, that are remembered."""
 
@@ -238,11 +240,14 @@ class Checker:
         photos, unreadable = self._read(used, check)
         left_out = [*contents.left_out, *unreadable]
         problems, notes = self._problems(photos, left_out, purpose, check)
+        faceless = sum(problem.kind == "no face" for problem in problems)
+        if faceless > FACELESS * len(photos):
+            notes = (*notes, "Most photos show no face: if they are not of a person, choose another subject.")
         own = [photo for photo in photos if not photo.is_prior]
         held_out, refusal = _held_out(own, purpose, check)
         return Findings(
             stamp=contents.stamp,
-            problems=(*problems, *refusal),
+            problems=(*together(problems), *refusal),
             notes=notes,
             unreadable=tuple(unreadable),
             held_out=held_out,
