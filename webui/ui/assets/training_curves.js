@@ -17,8 +17,9 @@ const atelierCurves = (() => {
   function errorsOf(run, band = ALL) {
     const points = (value) => run.validation.map((one) => [one.step, value(one)]).filter(([, y]) => y != null);
     if (band) return { trained: points((one) => one.bands?.[`trained ${band}`]), held: points((one) => one.bands?.[`held out ${band}`]), baseTrained: [], baseHeld: [] };
-    return { trained: points((one) => one.train), held: points((one) => one.held_out), baseTrained: points((one) => one.base_train), baseHeld: points((one) => one.base_held_out) };
+    return { trained: points((one) => one.train), held: points((one) => one.held_out), baseTrained: fromStart(points((one) => one.base_train)), baseHeld: fromStart(points((one) => one.base_held_out)) };
   }
+  const fromStart = (points) => (points.length ? [[0, points[0][1]], ...points] : []); // the base is what step 0 is
   const bandsOf = (run) => [...new Set(run.validation.flatMap((one) => Object.keys(one.bands || {})).map((name) => name.replace(/^(trained|held out) /, "")))];
   /* The candidates' lines, one per weight; `measure` is "likeness" or "following". */
   function candidatesOf(run, measure) {

@@ -164,8 +164,8 @@ const atelierTrainingRun = (() => {
       const where = one.step || !one.doing ? (one.step ? `Step${steps.slice(4)}` : "Preparing") : one.doing;
       return [asked, where, one.step && one.doing ? one.doing : "", one.step && speed ? perStep(speed) : "", one.step && one.seconds_left != null ? `${duration(one.seconds_left)} left` : ""].filter(Boolean).join(" · ");
     }
-    return { paused: `Paused after ${steps}`, finished: `Finished: ${integer(one.num_steps)} steps`, failed: one.step ? `Failed after ${steps}` : "Failed before the first step",
-      stopped: one.step ? `Stopped after ${steps}` : "Stopped before the first step" }[one.state] || one.state;
+    if (one.state === "finished") return `Finished: ${integer(one.num_steps)} steps`;
+    return `${STATES[one.state] || one.state} ${one.step ? `after ${steps}` : "before the first step"}`;
   }
   function memoryOf({ estimate }) {
     if (!estimate) return "";
