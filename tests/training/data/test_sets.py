@@ -245,7 +245,7 @@ def test_a_folder_is_referred_to_once_and_forgotten_without_losing_its_photos(se
     assert sets.all() == [] and (folder / "a.png").is_file()
 
 
-@pytest.mark.parametrize("path", ["", "relative/folder", "/nowhere/at/all", "FILE"])
+@pytest.mark.parametrize("path", ["", "relative/folder", "/nowhere/at/all", "/a\0b", "~nobody-at-all/x", "FILE"])
 def test_what_is_no_folder_of_photos_is_not_referred_to(path: str, sets: PhotoSets, tmp_path: Path) -> None:
     (tmp_path / "notes.md").write_text("x")
     with pytest.raises(InvalidRequest):

@@ -134,19 +134,20 @@ def stamp_of(files: Mapping[Path, FileKey]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _walk(folder: Path, *, below: bool = False) -> Iterator[FileKey]:
-    """Folders that nobody may look into are passed over, but for the first one."""
-    if below and not os.access(folder, os.R_OK | os.X_OK):
-        return
+def _walk(folder: Path) -> Iterator[FileKey]:
+    """What nobody may look at is passed over, but for the first folder."""
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith(".") or entry.name == "__MACOSX":
                 continue
-            if entry.is_dir(follow_symlinks=False):
-                yield from _walk(Path(entry.path), below=True)
-            elif entry.is_file():
-                stat = entry.stat()
-                yield Path(entry.path), stat.st_mtime_ns, stat.st_size
+            try:
+                if entry.is_dir(follow_symlinks=False):
+                    yield from _walk(Path(entry.path))
+                elif entry.is_file():
+                    stat = entry.stat()
+                    yield Path(entry.path), stat.st_mtime_ns, stat.st_size
+            except PermissionError:
+                continue
 
 
 def _key(path: Path) -> FileKey | None:

@@ -113,12 +113,7 @@ class PhotoSets:
 
     def refer(self, folder: str) -> str:
         """To a folder or a list of this machine; a zip is unpacked into a set of its own. The set's id."""
-        path = Path(folder.strip().strip('"')).expanduser() if folder.strip() else Path()
-        if not path.is_absolute():
-            raise InvalidRequest(
-                "folder", f"'{folder.strip()}' is not a whole path.", hint="Such as /photos/anna or C:\\Photos."
-            )
-        path = path.resolve()
+        path = _whole_path(folder)
         if path.suffix.lower() == ".zip" and path.is_file():
             return self._imported(path)
         if path.is_file() and path.suffix.lower() not in LIST_SUFFIXES:
@@ -259,6 +254,20 @@ class PhotoSets:
     def _contents_of(self, folder: Path) -> list[str]:
         known = (self.reader.known(key) for key in files_of(folder).values())
         return [facts.sha256 for facts in known if facts is not None]
+
+
+def _whole_path(text: str) -> Path:
+    """Of this machine. Raises InvalidRequest."""
+    text = text.strip().strip('"')
+    try:
+        path = Path(text).expanduser()
+        if path.is_absolute():
+            return path.resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # no such user, a loop of links, a NUL in it
+        raise InvalidRequest("folder", f"'{text[:300]}' is no path: {error}.") from error
+    raise InvalidRequest(
+        "folder", f"'{text[:300]}' is not a whole path.", hint="Such as /home/anna/photos or C:\\Photos."
+    )
 
 
 def _plain(name: str) -> str:
