@@ -22,7 +22,8 @@ MANIFEST = "extension.toml"
 MAX_MANIFEST_BYTES = 1_000_000
 ID_PATTERN = r"[a-z][a-z0-9_]{0,63}"
 TAKEN_COMMANDS = frozenset(
-    {"bench", "extensions", "generate", "inspect", "models", "serve", "test", "train", "training-run"}
+    {"bench", "caption", "extensions", "generate", "inspect", "mask", "models", "serve", "test", "train"}
+    | {"training-pick", "training-run"}
 )
 """Commands of the program itself."""
 
