@@ -266,7 +266,7 @@ def _whole_path(text: str) -> Path:
     except (OSError, RuntimeError, ValueError) as error:  # no such user, a loop of links, a NUL in it
         raise InvalidRequest("folder", f"'{text[:300]}' is no path: {error}.") from error
     raise InvalidRequest(
-        "folder", f"'{text[:300]}' is not a whole path.", hint="Such as /home/anna/photos or C:\\Photos."
+        "folder", f"'{text[:300]}' is not a whole path.", hint="Such as /photos/anna or C:\\Photos."
     )
 
 
