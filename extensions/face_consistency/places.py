@@ -12,9 +12,13 @@ ResizeMode = Literal["stretch", "crop", "fill"]
 FAR_WIDTHS = 1.2
 """Face widths between where a face is and where it was, from which on it is none of the same head.
 
-Of 16 faces that the starter drew over the astronaut's with strengths of 0.25 and 0.4, all were within 0.7; what it drew
+Of 16 faces that the starter drew over the astronaut's with strengths of 0.25 to 0.55, all were within 0.7; what it drew
 beside or below her was 1.4 or more away.
 """
+NEAR_WIDTHS = 0.7
+"""Up to here it is in the person's place: what is there is their face, however badly it was drawn."""
+LARGER = 1.5
+"""By so much a head may have grown; what is larger is no measure of how far it may have moved."""
 FAR_SHARE = 0.12
 """Of the picture's diagonal: a small face of a whole figure may move further than that when the body changes."""
 
@@ -31,8 +35,12 @@ class Place:
         return hypot(x - self.x, y - self.y)
 
     def widths_away(self, face: Face) -> float:
-        """The same in widths of the larger of both faces."""
-        return self.away(face) / max(face.width_px, self.width_px, 1.0)
+        """The same in widths of the larger of both faces, within reason."""
+        width = max(min(face.width_px, LARGER * self.width_px), self.width_px, 1.0)
+        return self.away(face) / width
+
+    def is_near(self, face: Face) -> bool:
+        return self.widths_away(face) <= NEAR_WIDTHS
 
     def is_far(self, face: Face, pixels: Pixels) -> bool:
         """Further than another body or another size of the head explains."""

@@ -91,7 +91,10 @@ def _why_refused(pixels: Pixels, face: Face, people: People, given: Given, engin
             widths = min(place.widths_away(face) for place in places)
             told = "" if like is None else f" and {like:.2f} like the person"
             return f"No face where the photo's was: this one is {widths:.1f} face widths away{told}."
-    elif face.score < WEAK_SCORE and (like := likeness()) is not None and like < NO_LIKENESS:
+        return ""
+    if face.score >= WEAK_SCORE or any(place.is_near(face) for place in places):
+        return ""
+    if (like := likeness()) is not None and like < NO_LIKENESS:
         return (
             f"Hardly a face: the detector is {100 * face.score:.0f} % sure of it, and it is {like:.2f} like the person."
         )

@@ -40,3 +40,10 @@ def test_small_faces_may_move_further_than_large_ones(astronaut: Pixels, astrona
     assert is_far(140, 100)
     assert not is_far(70, 40), "a whole figure"
     assert is_far(140, 40)
+
+
+def test_a_large_blob_is_not_near_because_it_is_large(astronaut: Pixels, astronaut_face: Face) -> None:
+    photo = Photo(pixels=astronaut, face=replace(astronaut_face, box=(180, 60, 270, 160)), embedding=np.zeros(1))
+    place = place_of(photo, astronaut, "stretch")
+    assert place.is_far(replace(astronaut_face, box=(100, 200, 350, 430)), astronaut)
+    assert not place.is_far(replace(astronaut_face, box=(150, 80, 300, 240)), astronaut)

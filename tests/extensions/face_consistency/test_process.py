@@ -401,6 +401,9 @@ def test_a_doubtful_face_that_is_like_nobody_is_left_alone(
     assert outcome.faces[0].reason.startswith("Hardly a face: the detector is 60 % sure of it") == is_refused
     own = run(target, engine, None, given=Given(photos=(picture(target),)), skip_above=1.0)
     assert not any("Hardly" in report.reason for report in own.faces), "the person's own face is one"
+    there = Given(photos=(picture(astronaut),), init=picture(group[140:335, 430:605]))
+    in_place = run(target, engine, None, given=there, other_person_consent=True)
+    assert in_place.is_changed, "a face was there before"
 
 
 def test_refining_is_kept_while_the_face_stays_the_persons(changed: Pixels, astronaut: Pixels, engine: Engine) -> None:
