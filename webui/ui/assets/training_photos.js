@@ -2,7 +2,7 @@
 "use strict";
 const atelierTrainingPhotos = (() => {
   const T = atelierTraining, { make } = atelier;
-  const MANY_PROBLEMS = 8, SHOWN_PICTURES = 6, FAST_MS = 700, MS_A_PHOTO = 1.5;
+  const MANY_PROBLEMS = 8, MANY_ALIKE = 3, SHOWN_PICTURES = 6, FAST_MS = 700, MS_A_PHOTO = 1.5;
   const OF_PURPOSE = ["resolution", "bucket_step", "holdout", "trigger", "class_word", "masks"];
   const FILTERS = {
     all: ["All", () => true],
@@ -251,9 +251,15 @@ const atelierTrainingPhotos = (() => {
     const photos = problem.names.map(studio.photo).filter(Boolean), names = photos.map((photo) => photo.name);
     const pictures = photos.slice(0, SHOWN_PICTURES).map((photo) => make("button", { type: "button", title: photo.name, "aria-label": `Open ${photo.name}`, onclick: () => viewer.open(photo.name, names) }, make("img", { src: studio.url(photo, "thumb"), alt: "", loading: "lazy" })));
     const rest = photos.length > SHOWN_PICTURES ? make("span", { class: "at-train-note" }, `and ${photos.length - SHOWN_PICTURES} more`) : null;
-    const by = photos[0] && BY_HAND[problem.kind]?.(photos[0].name, names);
+    const by = photos[0] && BY_HAND[problem.kind]?.(photos[0].name, names), alike = alikeOf(problem);
     return make("li", { "data-kind": problem.kind }, make("span", {}, problem.sentence), pictures.length ? make("div", { class: "at-photo-few" }, ...pictures, rest) : null,
-      problem.fixes.length || by ? make("div", { class: "at-train-bar" }, ...problem.fixes.map((fix) => T.tool(fix.label, () => act("fix", { problem: problem.id, fix: fix.id }))), by) : null);
+      problem.fixes.length || by || alike.length ? make("div", { class: "at-train-bar" }, ...problem.fixes.map((fix) => T.tool(fix.label, () => act("fix", { problem: problem.id, fix: fix.id }))), by,
+        alike.length ? T.tool(`Leave all ${alike.length} out`, () => act("edits", { names: alike, excluded: true }), { title: `All photos with this problem: ${alike.join(", ")}` }) : null) : null);
+  }
+  /* The photos of all problems of this kind, told at the first one, where there are many. */
+  function alikeOf({ id, kind }) {
+    const same = data.problems.filter((one) => one.kind === kind && one.names.length === 1);
+    return same.length >= MANY_ALIKE && same[0].id === id ? same.map((one) => one.names[0]).filter((name) => named.has(name)) : [];
   }
   function drawSizes() {
     const { train, held_out: held, suggested } = data.split;
