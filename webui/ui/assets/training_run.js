@@ -162,7 +162,7 @@ const atelierTrainingRun = (() => {
     if (one.state === "queued") return one.place > 1 ? `Place ${one.place} in the queue` : "Next in the queue";
     if (one.state === "running") {
       const where = one.step || !one.doing ? (one.step ? `Step${steps.slice(4)}` : "Preparing") : one.doing;
-      return [asked, where, one.step && one.doing ? one.doing : "", one.step && speed ? perStep(speed) : "", one.step && one.seconds_left != null ? `${duration(one.seconds_left)} left` : ""].filter(Boolean).join(" · ");
+      return [asked, where, one.step && one.doing ? one.doing : "", one.step && speed ? perStep(speed) : "", one.step && !one.doing && one.seconds_left ? `${duration(one.seconds_left)} left` : ""].filter(Boolean).join(" · ");
     }
     if (one.state === "finished") return `Finished: ${integer(one.num_steps)} steps`;
     return `${STATES[one.state] || one.state} ${one.step ? `after ${steps}` : "before the first step"}`;
