@@ -1,10 +1,15 @@
 """What all tests share: a tiny checkpoint with random weights, and an engine on it."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import hypothesis
 import pytest
+
+if os.environ.get("PYTEST_XDIST_WORKER"):
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the others compute too; children inherit it
+
 import torch
 
 from tests.models import write_checkpoint

@@ -162,7 +162,7 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_done(
 ) -> None:
     with pytest.raises(InvalidRequest, match="nothing to learn from pure noise"):
         run(tmp_path / "a", settings(photos, loss={"zero_terminal_snr": True}), library)
-    with pytest.raises(InvalidRequest, match="prodigyopt"):
-        run(tmp_path / "b", settings(photos, optimizer={"name": "prodigy"}), library)
+    with pytest.raises(InvalidRequest, match="bitsandbytes"):
+        run(tmp_path / "b", settings(photos, optimizer={"name": "adamw8bit"}), library)
     with pytest.raises((InvalidRequest, StorageError)):
         run(tmp_path / "c", settings(tmp_path / "nowhere"), library)
