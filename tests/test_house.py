@@ -113,7 +113,17 @@ def test_no_tracked_file_mentions_where_it_was_made() -> None:
 
 
 def test_every_model_folder_says_what_goes_there() -> None:
-    for name in ("checkpoints", "loras", "embeddings", "hypernetworks", "vae", "upscalers", "face", "captioners", "maskers"):
+    for name in (
+        "checkpoints",
+        "loras",
+        "embeddings",
+        "hypernetworks",
+        "vae",
+        "upscalers",
+        "face",
+        "captioners",
+        "maskers",
+    ):
         assert (CHECKOUT / "models" / name / "README.md").read_text("utf-8").startswith("# ")
     assert (CHECKOUT / "models" / "starter" / "README.md").is_file(), "the starter's model card"
 

@@ -265,9 +265,7 @@ def _whole_path(text: str) -> Path:
             return path.resolve()
     except (OSError, RuntimeError, ValueError) as error:  # no such user, a loop of links, a NUL in it
         raise InvalidRequest("folder", f"'{text[:300]}' is no path: {error}.") from error
-    raise InvalidRequest(
-        "folder", f"'{text[:300]}' is not a whole path.", hint="Such as /photos/anna or C:\\Photos."
-    )
+    raise InvalidRequest("folder", f"'{text[:300]}' is not a whole path.", hint="Such as /photos/anna or C:\\Photos.")
 
 
 def _plain(name: str) -> str:
