@@ -130,6 +130,10 @@ class User:
         self.number(name).fill(str(value))
         self.number(name).press("Tab")
 
+    def settle(self) -> None:
+        """Until the page has nothing left to do: Gradio takes a value over a moment after it was typed."""
+        self.page.evaluate("() => new Promise((done) => requestIdleCallback(() => requestIdleCallback(done)))")
+
     def write(self, text: str, name: str = "prompt") -> None:
         self.at(name).locator("textarea").fill(text)
 

@@ -243,6 +243,7 @@ class Checker:
         faceless = sum(problem.kind == "no face" for problem in problems)
         if faceless > FACELESS * len(photos):
             notes = (*notes, "Most photos show no face: if they are not of a person, choose another subject.")
+            problems = [problem for problem in problems if problem.kind != "no face"]
         own = [photo for photo in photos if not photo.is_prior]
         held_out, refusal = _held_out(own, purpose, check)
         return Findings(

@@ -3,6 +3,7 @@
 const atelierTrainingPhotos = (() => {
   const T = atelierTraining, { make } = atelier;
   const MANY_PROBLEMS = 8, MANY_ALIKE = 3, SHOWN_PICTURES = 6, FAST_MS = 700, MS_A_PHOTO = 1.5;
+  const STARTER = "starter"; // what the settings begin with
   const OF_PURPOSE = ["resolution", "bucket_step", "holdout", "trigger", "class_word", "masks"];
   const FILTERS = {
     all: ["All", () => true],
@@ -16,7 +17,7 @@ const atelierTrainingPhotos = (() => {
     "odd shape": (name, names) => T.tool("Crop by hand", () => viewer.open(name, names, "crop")),
     "no caption": (name, names) => make("span", { class: "at-train-bar" }, T.tool("Write them", () => viewer.open(name, names)), T.tool("Set a trigger word", () => T.go("settings"))),
   };
-  let sets = [], data = null, parts = null, look = null, viewer = null;
+  let sets = [], data = null, parts = null, look = null, viewer = null, usualSize = 0;
   let line = Promise.resolve(); // changes go to the server one after the other
   let filter = "all", tag = "", query = "", of = new Map(), named = new Map(), chosen = new Set(), last = "", problemsShown = MANY_PROBLEMS;
 
@@ -52,9 +53,11 @@ const atelierTrainingPhotos = (() => {
 
   /* ---- talking to the server ----------------------------------------------------------------------------------------- */
   async function loadSets() {
-    const told = await T.get("sets");
+    const [told, form] = await Promise.all([T.get("sets"), T.get("form")]);
     if (told.failed) return T.report(parts.error, told);
     ({ sets } = told);
+    const usable = (form.bases || []).filter((one) => !one.problem);
+    usualSize = (usable.find((one) => one.name === STARTER) || usable[0])?.native_size || 0;
     T.setText(parts.why, told.may_use_folders ? "" : told.why_not);
     parts.openFolder.hidden = !told.may_use_folders;
     const id = T.state().set;
@@ -68,6 +71,10 @@ const atelierTrainingPhotos = (() => {
     for (const name of OF_PURPOSE) {
       const value = config?.data?.[name];
       if (value !== null && value !== undefined && value !== "") asked.set(name, value);
+    }
+    if (!config && usualSize) { // as the settings will begin
+      asked.set("resolution", usualSize);
+      asked.set("bucket_step", Math.max(8, 8 * Math.floor(usualSize / 64)));
     }
     return asked;
   }
