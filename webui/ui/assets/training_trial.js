@@ -1,5 +1,5 @@
 /* "Try it": what a run has made goes into the form of another tab, as if its card among the models had been clicked. What the
-   user has written there stays. */
+   user has written there stays; an example, which shows something else, gives way. */
 "use strict";
 const atelierTrial = (() => {
   const { make, byId, visible } = atelier, T = atelierTraining;
@@ -32,6 +32,7 @@ const atelierTrial = (() => {
     }
     return text.trim() ? atelierTags.add(text, card) : once;
   }
+  const isExample = (text) => [...document.querySelectorAll(".at-chips button")].some((chip) => chip.textContent === text.trim());
   /* Opens `task` and fills it in. Returns a sentence where that did not work. */
   async function tryIt(run, task) {
     tabOf(task)?.click();
@@ -39,7 +40,7 @@ const atelierTrial = (() => {
     if (!area) return `The tab ${task} did not open.`;
     const card = cardOf(run);
     if (card) {
-      area.value = filled(area.value, card);
+      area.value = filled(isExample(area.value) ? "" : area.value, card);
       area.dispatchEvent(new Event("input", { bubbles: true }));
     }
     atelierModels.useCheckpoint(card ? run.base : stemOf(run.adapter));
