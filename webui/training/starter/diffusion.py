@@ -102,15 +102,15 @@ def train_denoiser(
         count = _rows(batch_size // ranks.count, pool[size])
         rows = rng.integers(len(latents[size]), size=count)
         clean = latents[size][on_device(rows)].float()
-        token_ids = on_device(_choose_captions(pool[size].token_ids[rows], empty_ids, rng))
+        token_ids = on_device(choose_captions(pool[size].token_ids[rows], empty_ids, rng))
         penultimate = on_device(rng.random(count) < PENULTIMATE_SHARE)
-        timesteps = on_device(_spread_timesteps(count, rng))
+        timesteps = on_device(spread_timesteps(count, rng))
         source = generator_for(seed, step, ranks.index, ranks.device)
         noise = torch.randn(clean.shape, generator=source, device=ranks.device)
         network = at_native if size == NATIVE else denoiser
         with ranks.autocast():
             context = denoiser.encode_text(token_ids, penultimate)
-            noisy, target = _noise_and_target(clean, noise, signal[timesteps], prediction_type)
+            noisy, target = noise_and_target(clean, noise, signal[timesteps], prediction_type)
             return functional.mse_loss(network(noisy, timesteps, context).float(), target)
 
     def on_device(values: npt.NDArray[np.generic]) -> Tensor:
@@ -124,7 +124,7 @@ def train_denoiser(
     return train(denoiser, optimizer, loss_of, plan, ranks=ranks, checkpoint=checkpoint, on_checkpoint=on_checkpoint)
 
 
-def _noise_and_target(
+def noise_and_target(
     clean: Tensor, noise: Tensor, signal: Tensor, prediction_type: PredictionType
 ) -> tuple[Tensor, Tensor]:
     """What the U-Net sees and what it has to say; `signal` (B,) is the share of signal power.
@@ -149,7 +149,7 @@ def _rows(count: int, latent_set: LatentSet) -> int:
     return max(1, round(count * (NATIVE_SIZE // LATENT_FACTOR) ** 2 / area))
 
 
-def _choose_captions(token_ids: TokenIds, empty_ids: TokenIds, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+def choose_captions(token_ids: TokenIds, empty_ids: TokenIds, rng: np.random.Generator) -> npt.NDArray[np.int64]:
     """One of each row's captions, or none: (B, captions, 77) to (B, 77) int64."""
     choice = rng.integers(token_ids.shape[1], size=len(token_ids))
     chosen = token_ids[np.arange(len(token_ids)), choice]
@@ -157,7 +157,7 @@ def _choose_captions(token_ids: TokenIds, empty_ids: TokenIds, rng: np.random.Ge
     return chosen.astype(np.int64)
 
 
-def _spread_timesteps(count: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+def spread_timesteps(count: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
     """(count,) int64, one in each of `count` equal slices of the range: uniform, with less scatter per batch."""
     positions = (np.arange(count) + rng.random(count)) / count
     return (positions * NUM_TRAIN_TIMESTEPS).astype(np.int64)

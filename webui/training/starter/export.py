@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL
@@ -114,14 +115,14 @@ def export(
     (fresh / "tokenizer").mkdir()
     for name in ("vocab.json", "merges.txt"):
         shutil.copy(tokenizer_files / name, fresh / "tokenizer" / name)
-    _write_json(fresh / "tokenizer" / "tokenizer_config.json", tokenizer_config)
+    write_json(fresh / "tokenizer" / "tokenizer_config.json", tokenizer_config)
     scheduler(prediction_type).save_pretrained(fresh / "scheduler")
-    _write_json(fresh / "model_index.json", _model_index())
-    _write_json(
+    write_json(fresh / "model_index.json", _model_index())
+    write_json(
         fresh / "atelier.json", {**_word_list(), "prediction_type": prediction_type, "provenance": dict(provenance)}
     )
     Image.fromarray(render(SAMPLE_LAYOUT, sprites, SAMPLE_SIZE, SAMPLE_SIZE)).save(fresh / "sample.png", optimize=True)
-    _swap_in(fresh, folder)
+    swap_in(fresh, folder)
 
 
 def size_bytes(folder: Path) -> int:
@@ -169,11 +170,16 @@ def _word_list() -> dict[str, object]:
     }
 
 
-def _write_json(path: Path, value: object) -> None:
+def read_json(path: Path) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return values
+
+
+def write_json(path: Path, value: object) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _swap_in(fresh: Path, folder: Path) -> None:
+def swap_in(fresh: Path, folder: Path) -> None:
     """Put `fresh` where `folder` is; files that no export writes (card, notices) move along."""
     if folder.exists():
         for path in folder.iterdir():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
 
 from webui.training.starter import vae as vae_stage
@@ -23,6 +23,14 @@ from webui.training.starter.export import (
     size_bytes,
 )
 from webui.training.starter.feed import Feed
+from webui.training.starter.inpainting import (
+    encode_holed,
+    export_inpainting,
+    holed_shards,
+    load_holed,
+    train_inpainting,
+    widened,
+)
 from webui.training.starter.judge import Judge, judge_pictures, measure_judge, train_judge
 from webui.training.starter.latents import compose_shard, encode_shard, load_pool, pool_shards
 from webui.training.starter.loop import Clock, Plan
@@ -36,7 +44,9 @@ from webui.training.starter.tokenizer import encode, load_tokenizer, training_li
 from webui.training.starter.workdir import WorkDir, build_denoiser, load_denoiser
 
 STAGES = ("vae", "sharpen", "encode", "unet", "export", "judge", "evaluate")
-TRAINED_STAGES = ("vae", "sharpen", "encode", "unet", "judge")
+LATER_STAGES = ("inpaint",)
+"""Made of an exported model, not of a run's own states."""
+TRAINED_STAGES = ("vae", "sharpen", "encode", "unet", "judge", *LATER_STAGES)
 NUM_HELD_OUT = 48  # pictures the autoencoder is measured with
 NUM_JUDGED = 1000
 OTHER_ICONS_EVERY = 8
@@ -58,9 +68,14 @@ def main(arguments: list[str]) -> int:
     if options.rank is None:
         return launch(arguments, num_processes=_num_processes(), pid_file=work.pid_file)
     torch.manual_seed(options.seed)
-    run = {"vae": _run_vae, "sharpen": _run_sharpen, "encode": _run_encode, "unet": _run_unet, "judge": _run_judge}[
-        options.stage
-    ]
+    run = {
+        "vae": _run_vae,
+        "sharpen": _run_sharpen,
+        "encode": _run_encode,
+        "unet": _run_unet,
+        "judge": _run_judge,
+        "inpaint": _run_inpaint,
+    }[options.stage]
     run(work, options, join(options.rank, _num_processes(), work.meeting))
     return 0
 
@@ -209,6 +224,49 @@ def _run_unet(work: WorkDir, options: argparse.Namespace, ranks: Ranks) -> None:
     )
 
 
+def _run_inpaint(work: WorkDir, options: argparse.Namespace, ranks: Ranks) -> None:
+    """Train the inpainting sibling of the exported model `--start-from`; at each save write it to `--export-dir`."""
+    starter = Exported.load(options.start_from)
+    sprites, vae = load_sprites(Packages.fetch(work.packages)), load_exported_vae(options.start_from).to(ranks.device)
+    shards = holed_shards(options.num_shards)
+    for shard in shards[ranks.index :: ranks.count]:
+        path = shard.path(work.holed)
+        if not path.exists():
+            composed = compose_shard(
+                shard, sprites, tokenize=lambda captions: encode(starter.tokenizer, captions), seed=options.seed
+            )
+            encode_holed(path, composed, vae, seed=options.seed + shard.index * len(composed.pictures))
+            print(f"{time.strftime('%H:%M:%S')} {path.name}", flush=True)
+    ranks.wait()
+
+    def report(averaged: nn.Module, step: int) -> None:
+        assert isinstance(averaged, UNet2DConditionModel)
+        for folder in options.export_dir:
+            export_inpainting(folder, starter=options.start_from, unet=averaged, provenance={"inpaint_steps": step})
+
+    plan = Plan(
+        num_steps=options.inpaint_steps,
+        learning_rate=options.inpaint_rate,
+        warmup_steps=50,
+        cooldown_steps=options.inpaint_steps // 2,
+        ema_decay=options.unet_ema_decay,
+        checkpoint_every_s=options.checkpoint_every_s,
+        clock=_clock(options),
+    )
+    train_inpainting(
+        Denoiser(widened(starter.denoiser.unet), starter.denoiser.text_encoder.requires_grad_(False)),
+        load_holed(work.holed, shards),
+        encode(starter.tokenizer, [""])[0],
+        plan,
+        batch_size=options.batch_size,
+        prediction_type=starter.prediction_type,
+        seed=options.seed,
+        ranks=ranks,
+        checkpoint=work.inpaint_state,
+        on_checkpoint=report,
+    )
+
+
 def _export(work: WorkDir, options: argparse.Namespace) -> int:
     """Write the averaged weights of the last save to `--export-dir`."""
     denoiser = build_denoiser(load_tokenizer(work.tokenizer))
@@ -308,7 +366,7 @@ def _clock(options: argparse.Namespace) -> Clock | None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m webui.training.starter", description=__doc__)
-    parser.add_argument("stage", nargs="?", default="all", choices=("all", *STAGES))
+    parser.add_argument("stage", nargs="?", default="all", choices=("all", *STAGES, *LATER_STAGES))
     parser.add_argument("--work-dir", type=Path, required=True, help="data, checkpoints and logs; never the repository")
     parser.add_argument("--export-dir", type=Path, action="append", help="may be given twice; default models/starter")
     parser.add_argument("--export-every-s", type=float, default=0.0, help="refresh the export while training; 0: don't")
@@ -329,6 +387,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--compile", action="store_true", help="compile the U-Net for the native size: a minute before the first step"
     )
+    parser.add_argument("--inpaint-steps", type=int, default=1500, help="half of them with a falling learning rate")
+    parser.add_argument("--inpaint-rate", type=float, default=4e-4)
     parser.add_argument("--judge-steps", type=int, default=2000)
     parser.add_argument("--prediction-type", choices=PREDICTION_TYPES, default="v_prediction")
     parser.add_argument("--batch-size", type=int, default=96, help="pictures per step over all processes")

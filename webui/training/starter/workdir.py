@@ -42,6 +42,15 @@ class WorkDir:
         return self.root / "judge.pt"
 
     @property
+    def inpaint_state(self) -> Path:
+        return self.root / "inpaint.pt"
+
+    @property
+    def holed(self) -> Path:
+        """Latents of pictures with holes."""
+        return self.root / "holed"
+
+    @property
     def latents(self) -> Path:
         return self.root / "latents"
 
