@@ -6,7 +6,7 @@ const atelierTools = (() => {
   const FAST_MS = 500, SLOW_MS = 4000;
   const ACTIVE = ["queued", "running"];
   const MODELS = ["checkpoint", "adapter", "vae"];
-  let parts = null, cards = [], stamp = "", timer = 0, known = new Map();
+  let parts = null, cards = [], stamp = "", timer = 0, known = new Map(), asked = new Set();
 
   function panel({ element, props }) {
     const box = element.querySelector(".at-make");
@@ -109,6 +109,7 @@ const atelierTools = (() => {
     if (!answer.ok) return tell(form, [told.message || "That did not work.", told.hint].filter(Boolean).join(" "), told.field);
     tell(form, "");
     form.controls.get("destination").control.value = "";
+    asked.add(told.id);
     poll();
     atelier.poll();
   }
@@ -167,7 +168,7 @@ const atelierTools = (() => {
   }
   function makeRow(job) {
     const stop = async () => { await fetch(`jobs/${job.id}/interrupt`, { method: "POST" }); poll(); atelier.poll(); };
-    const row = { title: make("strong"), status: make("span", { class: "at-download-status" }), bar: make("i"), stop: make("button", { type: "button", class: "at-tool", "aria-label": `Stop: ${job.title}`, onclick: stop }, "Stop"), state: "" };
+    const row = { title: make("strong"), status: make("span", { class: "at-download-status" }), bar: make("i"), stop: make("button", { type: "button", class: "at-tool", "aria-label": `Stop: ${job.title}`, onclick: stop }, "Stop"), state: asked.has(job.id) ? "queued" : "" }; // a quick one has ended before it was ever seen
     row.progress = make("div", { class: "at-progress", role: "progressbar", "aria-label": job.title, "aria-valuemin": 0, "aria-valuemax": 100 }, row.bar);
     row.node = make("li", { "data-made": job.id }, make("div", { class: "at-download-text" }, row.title, row.status, row.progress), row.stop);
     return row;
