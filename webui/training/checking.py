@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from webui.errors import InvalidRequest
 from webui.library.entries import CheckpointInfo
 from webui.library.families import FAMILIES
-from webui.training.config import OPTIMIZER_PACKAGES, TrainingConfig
+from webui.training.config import FINDS_RATE, OPTIMIZER_PACKAGES, TrainingConfig
 from webui.training.data.split import FEWEST
 from webui.training.presets import preset_config
 
@@ -15,7 +15,6 @@ RATES_APART = 20.0
 """A learning rate that is so many times the usual one of its method and base is told."""
 PASSES_PER_PHOTO = 400
 """More make copies of the photos."""
-FINDS_RATE = frozenset({"prodigy"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,6 +27,8 @@ OPTIMIZER_PACKAGES: Mapping[OptimizerName, str] = MappingProxyType(
     {"adamw8bit": "bitsandbytes", "prodigy": "prodigyopt", "schedule-free adamw": "schedulefree"}
 )
 """What has to be installed for some."""
+FINDS_RATE: frozenset[OptimizerName] = frozenset({"prodigy"})
+"""Their learning rates are factors of one that they find."""
 
 FREE_TO_CHANGE: Mapping[str, frozenset[str] | None] = MappingProxyType(
     {

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers.optimization import Adafactor
 
 from webui.errors import InvalidRequest
-from webui.training.config import OPTIMIZER_PACKAGES, OptimizerName
+from webui.training.config import FINDS_RATE, OPTIMIZER_PACKAGES, OptimizerName
 from webui.training.config import Optimizer as Settings
 
 LION_BETAS = (0.9, 0.99)
@@ -56,12 +56,11 @@ class Lion(torch.optim.Optimizer):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptimizerRow:
-    """`package` is what has to be installed; `finds_rate`: its learning rates are factors of one that it finds."""
+    """`package` is what has to be installed."""
 
     make: Callable[[Groups, Settings], torch.optim.Optimizer]
     package: str | None = None
     needs_cuda: bool = False
-    finds_rate: bool = False
     state_bytes: int = 8
     """Per trained number."""
 
@@ -122,7 +121,7 @@ OPTIMIZERS: Mapping[OptimizerName, OptimizerRow] = MappingProxyType(
         "adamw8bit": OptimizerRow(
             make=_adamw8bit, package=OPTIMIZER_PACKAGES["adamw8bit"], needs_cuda=True, state_bytes=2
         ),
-        "prodigy": OptimizerRow(make=_prodigy, package=OPTIMIZER_PACKAGES["prodigy"], finds_rate=True, state_bytes=16),
+        "prodigy": OptimizerRow(make=_prodigy, package=OPTIMIZER_PACKAGES["prodigy"], state_bytes=16),
         "adafactor": OptimizerRow(make=_adafactor, state_bytes=1),
         "lion": OptimizerRow(make=_lion, state_bytes=4),
         "schedule-free adamw": OptimizerRow(make=_schedule_free, package=OPTIMIZER_PACKAGES["schedule-free adamw"]),
@@ -166,7 +165,7 @@ def make_optimizer(
 def rates_of(settings: Settings) -> Mapping[str, float]:
     """Full learning rates by part of the network."""
     text = settings.text_rate if settings.text_rate is not None else settings.rate / 2
-    finds = OPTIMIZERS[settings.name].finds_rate
+    finds = settings.name in FINDS_RATE
     embedding = settings.rate if finds else settings.embedding_rate
     return {"unet": settings.rate, "text_encoder": settings.rate if finds else text, EMBEDDING: embedding}
 

@@ -54,7 +54,6 @@ STARTER_SIZES: Mapping[Size, Values] = MappingProxyType(
 )
 
 _SD: Values = {
-    "data": {"bucket_step": 64},
     "optimizer": {"rate": 1e-4, "text_rate": 5e-5},
     "schedule": {"batch_size": 2},
 }
@@ -72,7 +71,6 @@ BASES: Mapping[AdapterBase, Values] = MappingProxyType(
         "sd1": _SD,
         "sd2": _SD,
         "sdxl": {
-            "data": {"bucket_step": 64},
             "network": {"text_encoder": False},
             "optimizer": {"rate": 1e-4, "text_rate": 5e-6},
             "schedule": {"batch_size": 1},
@@ -117,9 +115,10 @@ STARTER_METHODS: Mapping[Method, Values] = MappingProxyType(
 PRESETS: tuple[str, ...] = tuple(f"{subject}-{size}" for subject in SUBJECTS for size in SIZES)
 
 
-def _bucket_step(native_size: int) -> int:
-    """An eighth of the side: 64 for 512, 24 for 192. Coarser steps cut much off small pictures."""
-    return max(8, native_size // 64 * 8)
+def bucket_step_of(adapter_base: AdapterBase, native_size: int) -> int:
+    """64, which all trainers take; of models with a size of their own an eighth of it (24 for 192), since coarser steps
+    cut much off small pictures."""
+    return max(8, native_size // 64 * 8) if adapter_base == "sd-custom" else 64
 
 
 def preset_config(
@@ -150,7 +149,7 @@ def preset_config(
         BASES[adapter_base],
         (STARTER_METHODS if own_size else METHODS).get(method, {}),
         {"data": {"photos": photos, "trigger": trigger, "resolution": native_size}, "network": {"method": method}},
-        {"data": {"bucket_step": _bucket_step(native_size)}} if own_size else {},
+        {"data": {"bucket_step": bucket_step_of(adapter_base, native_size)}},
         {"data": {"class_word": class_word}} if class_word else {},
     ]
     sections: dict[str, dict[str, Any]] = {}

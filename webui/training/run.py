@@ -22,7 +22,7 @@ from webui.training.alone import alone
 from webui.training.base import Computing, attached, computing, load_base, make_light, sources_of
 from webui.training.caching import TensorCache
 from webui.training.class_pictures import draw_class_pictures
-from webui.training.config import TrainingConfig
+from webui.training.config import FINDS_RATE, TrainingConfig
 from webui.training.config_file import read_config
 from webui.training.data.faces import FaceReader
 from webui.training.data.photos import PhotoReader
@@ -35,7 +35,7 @@ from webui.training.feed import Feed
 from webui.training.folders import RunFolder
 from webui.training.loop import Trainer, candidate_steps
 from webui.training.networks.trainable import Trainable
-from webui.training.optimizers import OPTIMIZERS, check_optimizer
+from webui.training.optimizers import check_optimizer
 from webui.training.preflight import Trial, plan
 from webui.training.publishing import put_out, read_finished
 from webui.training.ranks import Ranks, this_rank
@@ -310,7 +310,7 @@ def _tell(found: TrainingSet, config: TrainingConfig, report: Report) -> None:
     sizes, steps = len(found.plan.counts()), len(candidate_steps(config.schedule))
     kept = f"{len(found.held_out)} kept back to measure with" if found.held_out else "none kept back to measure with"
     report(TrainingNote(text=f"{len(found.train)} photos to train on, {kept}; {steps} candidates in {sizes} sizes."))
-    if OPTIMIZERS[config.optimizer.name].finds_rate and config.optimizer.rate < 0.1:
+    if config.optimizer.name in FINDS_RATE and config.optimizer.rate < 0.1:
         text = f"{config.optimizer.name} finds the learning rate itself; optimizer.rate is a factor, and should be 1."
         report(TrainingNote(text=text, kind="warning"))
 

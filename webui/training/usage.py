@@ -6,7 +6,7 @@ A table: a rule names settings, when they count, and what is said where they do 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from webui.training.config import NETWORK_METHODS, Method, TrainingConfig
+from webui.training.config import FINDS_RATE, NETWORK_METHODS, Method, TrainingConfig
 
 RANKED: tuple[Method, ...] = ("lora", "locon", "dora", "loha", "lokr", "pivotal")
 WITH_KERNELS: tuple[Method, ...] = ("dora", "loha", "lokr")
@@ -14,7 +14,6 @@ WITH_KERNELS: tuple[Method, ...] = ("dora", "loha", "lokr")
 WORDS: tuple[Method, ...] = ("embedding", "pivotal")
 WHOLE: tuple[Method, ...] = ("full", "embedding")
 """Methods whose file has no weight to choose."""
-FINDS_RATE = "prodigy"
 
 Counts = Callable[[TrainingConfig], bool]
 
@@ -63,7 +62,7 @@ RULES: Sequence[Rule] = (
     Rule(("optimizer.rate", "optimizer.weight_decay"), lambda config: config.network.method != "embedding",
          "Only the word is trained, which has a rate of its own."),
     Rule(("optimizer.text_rate",), _trains_text, "The text encoder is not trained."),
-    Rule(("optimizer.text_rate", "optimizer.embedding_rate"), lambda config: config.optimizer.name != FINDS_RATE,
+    Rule(("optimizer.text_rate", "optimizer.embedding_rate"), lambda config: config.optimizer.name not in FINDS_RATE,
          "prodigy has one rate for all parts."),
     Rule(("optimizer.embedding_rate",), _of(*WORDS), "No word is learnt: that is what embedding and pivotal do."),
     Rule(("optimizer.num_restarts",), lambda config: config.optimizer.schedule == "cosine with restarts",

@@ -8,7 +8,7 @@ from typing import Any
 from webui.library.entries import CheckpointInfo
 from webui.library.families import FAMILIES
 from webui.training.config import OPTIMIZER_PACKAGES, Method, TrainingConfig
-from webui.training.presets import PRESETS
+from webui.training.presets import PRESETS, bucket_step_of
 
 REFINER = "Refiners are not trained: choose the main model."
 
@@ -163,6 +163,7 @@ def _base(info: CheckpointInfo) -> dict[str, Any]:
         "title": info.title,
         "family": "" if family is None else family.label,
         "native_size": info.native_size,
+        "bucket_step": 0 if family is None or problem else bucket_step_of(family.adapter_base, info.native_size),
         "problem": problem,
     }
 

@@ -27,13 +27,12 @@ from webui.training.starter.diffusion import (
     spread_timesteps,
 )
 from webui.training.starter.export import read_json, swap_in, write_json
-from webui.training.starter.latents import ENCODE_BATCH, Composed, Shard
+from webui.training.starter.latents import Composed, Shard, encode_pictures, save_shard
 from webui.training.starter.loop import Plan, generator_for, train
 from webui.training.starter.muon import muon_for
 from webui.training.starter.networks import LATENT_FACTOR, NATIVE_SIZE
 from webui.training.starter.ranks import Ranks
 from webui.training.starter.tokenizer import TokenIds
-from webui.training.starter.vae import to_tensor
 
 NUM_CHANNELS = 9
 TITLE = "Atelier starter inpainting (icons)"
@@ -71,32 +70,13 @@ def encode_holed(path: Path, composed: Composed, vae: AutoencoderKL, *, seed: in
     """Encodes one shard with a hole in each picture; a kill at any moment leaves no half of it."""
     height, width = composed.pictures.shape[1:3]
     holes = np.stack([random_hole(width, height, seed=seed + row) for row in range(len(composed.pictures))]) > 0
-    grey = np.where(holes[..., None], np.uint8(127), composed.pictures)
-    partial = path.with_suffix(f".{os.getpid()}.partial.npz")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(
-        partial,
-        latents=_encoded(vae, composed.pictures, None),
-        holed=_encoded(vae, grey, holes),
+    save_shard(
+        path,
+        latents=encode_pictures(vae, composed.pictures),
+        holed=encode_pictures(vae, composed.pictures, holes),
         masks=holes[:, None, ::LATENT_FACTOR, ::LATENT_FACTOR].astype(np.uint8),
         token_ids=composed.token_ids,
     )
-    partial.replace(path)
-
-
-@torch.no_grad()
-def _encoded(
-    vae: AutoencoderKL, pictures: npt.NDArray[np.uint8], holes: npt.NDArray[np.bool_] | None
-) -> npt.NDArray[np.float16]:
-    """Holes are the middle of the range exactly, which no 8-bit grey is."""
-    parts = []
-    for start in range(0, len(pictures), ENCODE_BATCH):
-        few = slice(start, start + ENCODE_BATCH)
-        values = to_tensor(pictures[few], vae.device)
-        if holes is not None:
-            values = values.masked_fill(torch.from_numpy(holes[few])[:, None].to(vae.device), 0.0)
-        parts.append(vae.encode(values).latent_dist.mean.half().cpu().numpy())
-    return np.concatenate(parts)
 
 
 def load_holed(folder: Path, shards: tuple[Shard, ...]) -> HoledSet:

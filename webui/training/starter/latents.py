@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -89,11 +90,14 @@ def compose_shard(shard: Shard, sprites: Sprites, *, tokenize: Callable[[list[st
 
 def encode_shard(path: Path, composed: Composed, vae: AutoencoderKL) -> None:
     """Encode one shard and save it; a kill at any moment leaves no half of it."""
-    batches = range(0, len(composed.pictures), ENCODE_BATCH)
-    latents = [_encode(vae, composed.pictures[start : start + ENCODE_BATCH]) for start in batches]
+    save_shard(path, latents=encode_pictures(vae, composed.pictures), token_ids=composed.token_ids)
+
+
+def save_shard(path: Path, **arrays: npt.NDArray[Any]) -> None:
+    """Whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}.partial.npz")
-    np.savez(partial, latents=np.concatenate(latents), token_ids=composed.token_ids)
+    np.savez(partial, allow_pickle=False, **arrays)
     partial.replace(path)
 
 
@@ -121,7 +125,18 @@ def _load_set(paths: list[Path], affine: Affine) -> LatentSet:
 
 
 @torch.no_grad()
-def _encode(vae: AutoencoderKL, pictures: Pixels) -> npt.NDArray[np.float16]:
-    pixels = to_tensor(pictures, vae.device)
-    latents: npt.NDArray[np.float16] = vae.encode(pixels).latent_dist.mean.half().cpu().numpy()
-    return latents
+def encode_pictures(
+    vae: AutoencoderKL, pictures: Pixels, holes: npt.NDArray[np.bool_] | None = None
+) -> npt.NDArray[np.float16]:
+    """Raw latents (N, 4, h, w) of `pictures` (N, H, W, 3).
+
+    Where `holes` (N, H, W) are, they are the middle of the range exactly, which no 8-bit grey is.
+    """
+    parts = []
+    for start in range(0, len(pictures), ENCODE_BATCH):
+        few = slice(start, start + ENCODE_BATCH)
+        values = to_tensor(pictures[few], vae.device)
+        if holes is not None:
+            values = values.masked_fill(torch.from_numpy(holes[few])[:, None].to(vae.device), 0.0)
+        parts.append(vae.encode(values).latent_dist.mean.half().cpu().numpy())
+    return np.concatenate(parts)

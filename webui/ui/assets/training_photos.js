@@ -17,7 +17,7 @@ const atelierTrainingPhotos = (() => {
     "odd shape": (name, names) => T.tool("Crop by hand", () => viewer.open(name, names, "crop")),
     "no caption": (name, names) => make("span", { class: "at-train-bar" }, T.tool("Write them", () => viewer.open(name, names)), T.tool("Set a trigger word", () => T.go("settings"))),
   };
-  let sets = [], data = null, parts = null, look = null, viewer = null, usualSize = 0;
+  let sets = [], data = null, parts = null, look = null, viewer = null, usual = null;
   let line = Promise.resolve(); // changes go to the server one after the other
   let filter = "all", tag = "", query = "", of = new Map(), named = new Map(), chosen = new Set(), last = "", problemsShown = MANY_PROBLEMS;
 
@@ -57,7 +57,7 @@ const atelierTrainingPhotos = (() => {
     if (told.failed) return T.report(parts.error, told);
     ({ sets } = told);
     const usable = (form.bases || []).filter((one) => !one.problem);
-    usualSize = (usable.find((one) => one.name === STARTER) || usable[0])?.native_size || 0;
+    usual = usable.find((one) => one.name === STARTER) || usable[0];
     T.setText(parts.why, told.may_use_folders ? "" : told.why_not);
     parts.openFolder.hidden = !told.may_use_folders;
     const id = T.state().set;
@@ -72,9 +72,9 @@ const atelierTrainingPhotos = (() => {
       const value = config?.data?.[name];
       if (value !== null && value !== undefined && value !== "") asked.set(name, value);
     }
-    if (!config && usualSize) { // as the settings will begin
-      asked.set("resolution", usualSize);
-      asked.set("bucket_step", Math.max(8, 8 * Math.floor(usualSize / 64)));
+    if (!config && usual) { // as the settings will begin
+      asked.set("resolution", usual.native_size);
+      asked.set("bucket_step", usual.bucket_step);
     }
     return asked;
   }
