@@ -14,7 +14,7 @@ from playwright.sync_api import Locator, Page, expect
 from tests.conftest import CPU
 from tests.models import write_checkpoint
 from tests.training_runs import PROMPTS, Story, write_story
-from tests.ui.studio import CAPTION, Server, User, serve, write_paper_checkpoint
+from tests.ui.studio import CAPTION, EXAMPLES, Server, User, serve, write_paper_checkpoint
 from webui.jobs.events import Failed, JobEvent
 from webui.jobs.worker import JobContext, Runner
 from webui.services import Services
@@ -243,9 +243,16 @@ def test_a_run_is_watched_paused_resumed_made_longer_and_tried(user: User, serve
     expect(run.locator(".at-samples tbody tr")).to_have_text(
         [re.compile("^Base"), re.compile("^Step 6.*In use", re.DOTALL)]
     )
+    txt2img = User(user.page, user.url)
+    user.page.get_by_role("tab", name="txt2img", exact=True).click()
+    txt2img.write(EXAMPLES[0])
+    user.page.get_by_role("tab", name="Training", exact=True).click()
     result.get_by_role("button", name="Try it in txt2img").click()
-    expect(User(user.page, user.url).prompt()).to_have_value(f"ruby <lora:{LIVE}:1>")
+    expect(txt2img.prompt()).to_have_value(f"ruby <lora:{LIVE}:1>")
     expect(user.page.locator("#checkpoint input")).to_have_value(re.compile("tiny", re.IGNORECASE))
+    expect(user.page.locator(".at-chips button")).to_have_count(0)
+    user.settle()
+    expect(txt2img.prompt()).to_have_value(f"ruby <lora:{LIVE}:1>")
     assert [file.name for file in server.services.library.files("adapter") if file.name == LIVE] == [LIVE]
 
 

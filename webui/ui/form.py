@@ -97,13 +97,16 @@ class Shell:
 
 
 class Chips(JsonHtml):
-    """Example prompts as buttons; `value` is {"samples": [...], "chosen": str}."""
+    """Example prompts as buttons; `value` is {"samples": [...], "chosen": str}.
+
+    A click is a "pick". "change" would also come when the server writes the value, and would empty the prompt.
+    """
 
     def __init__(self, samples: tuple[str, ...], **options: Any) -> None:
         super().__init__(
             value={"samples": list(samples), "chosen": ""},
             html_template='<div class="at-chips" role="group" aria-label="Example prompts"></div>',
-            js_on_load="atelier.chips({element, props, trigger, watch, event: 'change'})",
+            js_on_load="atelier.chips({element, props, trigger, watch, event: 'pick'})",
             **options,
         )
 

@@ -31,6 +31,8 @@ OF_MODELS = ("vae", "image_cfg_scale")
 """Controls whose choices or presence depend on the models there are."""
 
 Updates = dict[Any, Any]
+NOTHING: Updates = gr.skip()
+"""Changes no component. Gradio takes an empty dict for a missing value and reports an error."""
 
 
 class Handlers:
@@ -91,7 +93,7 @@ class Handlers:
 
     def open_section(self, on: bool) -> Any:
         """Shows the settings of a postprocessor that the user switches on."""
-        return gr.Accordion(open=True) if on else gr.skip()
+        return gr.Accordion(open=True) if on else NOTHING
 
     def count_tokens(self, text: str, checkpoint: str | None) -> str:
         """ "12/75"; nothing if the checkpoint has no tokenizer to ask."""
@@ -125,8 +127,9 @@ class Handlers:
     def choose_checkpoint(self, checkpoint: str | None) -> Updates:
         """Its own size, steps, CFG scale and example prompts, in all tabs."""
         info = self._info(checkpoint)
-        if info is None:
-            return {}
+        return NOTHING if info is None else self._settings_of(info)
+
+    def _settings_of(self, info: CheckpointInfo) -> Updates:
         updates: Updates = {}
         for form in self._forms.values():
             own = (info.native_size, info.native_size, info.num_inference_steps, info.guidance_scale)
@@ -141,21 +144,21 @@ class Handlers:
         form = self._forms.get(click.get("task", ""))
         if "vae" in click and form is not None:
             known = click["vae"] in (AUTOMATIC_VAE, *self._services.vaes())
-            return form.updates({"vae": click["vae"]}) if known else {}
+            return form.updates({"vae": click["vae"]}) if known else NOTHING
         name = str(click.get("checkpoint", ""))
         info = self._info(name)
         if info is None:
-            return {}
-        return {**self._list_checkpoints(self._services.checkpoints(), info), **self.choose_checkpoint(name)}
+            return NOTHING
+        return {**self._list_checkpoints(self._services.checkpoints(), info), **self._settings_of(info)}
 
     def restore(self, task: Task, path: str | None) -> Updates:
         """The settings that a dropped or opened picture was made with."""
         if not path:
-            return {}
+            return NOTHING
         restored = attempt(lambda: self._services.restore(Path(path)))
         if isinstance(restored, Trouble):
             _tell(restored)
-            return {}
+            return NOTHING
         form = self._forms[task]
         steps, more = sections.values_of(form.sections, restored.values["postprocess"], self._kept)
         values = form_of(restored.values) | steps
@@ -184,7 +187,7 @@ class Handlers:
         values = attempt(look_up)
         if isinstance(values, Trouble):
             _tell(values)
-            return {}
+            return NOTHING
         checkpoint = values.pop("checkpoint", "")
         self._keep_known_vae(values, [])
         updates = form.updates(values) | _unfolded(form, values)
@@ -211,7 +214,7 @@ class Handlers:
         values = attempt(look_up)
         if isinstance(values, Trouble):
             _tell(values)
-            return {}
+            return NOTHING
         return {**self._forms[target].updates(values), self._shell.tabs: gr.Tabs(selected=target)}
 
     def fit_size(self, painted: PaintedImage | None, checkpoint: str | None) -> Any:

@@ -25,12 +25,15 @@ class ModelsSlot(JsonHtml):
 
 class ModelsLink(JsonHtml):
     """Between panel and form. `value` is {"chosen": checkpoint} from here; from a click it is {"checkpoint": name} or
-    {"vae": name, "task": task}."""
+    {"vae": name, "task": task}.
+
+    A click is a "pick": "change" also comes when the server writes the value.
+    """
 
     def __init__(self, chosen: str, **options: Any) -> None:
         super().__init__(
             value={"chosen": chosen},
             html_template="<span hidden></span>",
-            js_on_load="atelierModels.connect({props, trigger, watch})",
+            js_on_load="atelierModels.connect({props, trigger, watch, event: 'pick'})",
             **options,
         )

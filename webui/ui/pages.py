@@ -127,7 +127,7 @@ def _connect_form(form: Form, shell: Shell, handlers: Handlers, memory: Any) -> 
     buttons["random_seed"].click(js="() => -1", outputs=controls["seed"], **by_script)
     buttons["reuse_seed"].click(js=f"() => atelier.shownSeed('{task}')", outputs=controls["seed"], **by_script)
     if form.chips is not None:
-        form.chips.change(js="(value) => value.chosen", inputs=form.chips, outputs=controls["prompt"], **by_script)
+        form.chips.pick(js="(value) => value.chosen", inputs=form.chips, outputs=controls["prompt"], **by_script)
     if "fit" in buttons:
         gr.on(
             [buttons["fit"].click, controls["picture"].upload],
@@ -210,7 +210,7 @@ def _connect_shell(
     shell.refresh.click(handlers.refresh_checkpoints, shell.checkpoint, lists, **quiet)
     its_own = {form.controls[name] for form in forms.values() for name in OF_CHECKPOINT} | of_models
     shell.checkpoint.input(handlers.choose_checkpoint, shell.checkpoint, {*its_own, *chips}, **quiet)
-    shell.models.change(handlers.pick_model, shell.models, {*lists, *its_own}, **quiet)
+    shell.models.pick(handlers.pick_model, shell.models, {*lists, *its_own}, **quiet)
     shell.checkpoint.change(
         js="(name) => atelierModels.chose(name)", inputs=shell.checkpoint, outputs=checkpoint_memory, **by_script
     )

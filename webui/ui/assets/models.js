@@ -173,7 +173,7 @@ const atelierModels = (() => {
   const label = (name) => (name === "prompt" ? "prompt" : "negative prompt");
   function choose(value, message) {
     bridge.props.value = { ...value, at: Date.now() };
-    bridge.trigger("change");
+    bridge.trigger(bridge.event);
     say(message);
   }
   const say = (message) => fill(parts.note, message);
@@ -251,8 +251,8 @@ const atelierModels = (() => {
     return { panel, kinds, search, folder, sort, fit, note, target, grid };
   }
   const parts = build();
-  function connect({ props, trigger, watch }) {
-    bridge = { props, trigger };
+  function connect({ props, trigger, watch, event }) {
+    bridge = { props, trigger, event };
     const follow = () => chose(props.value?.chosen);
     watch("value", follow);
     follow();
