@@ -46,7 +46,7 @@ def with_article(noun: str) -> str:
 
 def _sentence(layout: Layout, rng: np.random.Generator) -> str:
     nouns = [with_article(_noun(placed, rng)) for placed in layout.objects]
-    background = _background_phrase(layout.background, rng)
+    background = background_phrase(layout.background, rng)
     if layout.relation:
         text = layout.relation.format(*nouns)
         return f"{text} {background}" if rng.random() < 0.5 else f"{text}, {_background_tag(layout.background, rng)}"
@@ -94,7 +94,8 @@ def _adjective(placed: PlacedSprite, rng: np.random.Generator) -> str:
     return "".join(f"{word} " for word in words)
 
 
-def _background_phrase(background: Background, rng: np.random.Generator) -> str:
+def background_phrase(background: Background, rng: np.random.Generator) -> str:
+    """ "on a red background", "at the beach": what ends a sentence."""
     match background:
         case Painted(scene=scene):
             return _pick(rng, scene.phrases)

@@ -16,7 +16,7 @@ from diffusers import AutoencoderKL
 
 from webui.training.starter.backgrounds import Pixels
 from webui.training.starter.captions import caption
-from webui.training.starter.compose import Choices, Sprites, render, sample_layout
+from webui.training.starter.compose import Choices, Layout, Sprites, render, sample_layout
 from webui.training.starter.networks import NATIVE_SIZE
 from webui.training.starter.tokenizer import TokenIds
 from webui.training.starter.vae import to_tensor
@@ -49,6 +49,10 @@ class Affine:
     deviation: tuple[float, ...]
 
 
+UNIT = Affine((0.0,) * 4, (1.0,) * 4)
+"""Of latents that `export.load_exported_vae` makes."""
+
+
 @dataclass(frozen=True, slots=True)
 class LatentSet:
     """All shards of one size: latents (N, 4, h, w) float16, unit variance; token ids (N, captions, 77)."""
@@ -76,15 +80,28 @@ class Composed:
     token_ids: TokenIds
 
 
-def compose_shard(shard: Shard, sprites: Sprites, *, tokenize: Callable[[list[str]], TokenIds], seed: int) -> Composed:
-    """Draw and word one shard; the same seed gives the same."""
+def drawn_and_worded(rng: np.random.Generator, choices: Choices) -> tuple[Layout, list[str]]:
+    """A layout of the starter's pool and its captions; the same generator state gives the same."""
+    layout = sample_layout(rng, choices)
+    return layout, [caption(layout, rng) for _ in range(CAPTIONS_PER_PICTURE)]
+
+
+def compose_shard(
+    shard: Shard,
+    sprites: Sprites,
+    *,
+    tokenize: Callable[[list[str]], TokenIds],
+    seed: int,
+    draw: Callable[[np.random.Generator, Choices], tuple[Layout, list[str]]] = drawn_and_worded,
+) -> Composed:
+    """Draw and word one shard; the same seed gives the same. `draw` words each picture four times."""
     choices = Choices.of(sprites)
     pictures, captions = [], []
     for row in range(SHARD_SIZE):
         rng = np.random.default_rng([seed, 7, shard.index, row])
-        layout = sample_layout(rng, choices)
+        layout, worded = draw(rng, choices)
         pictures.append(render(layout, sprites, shard.width, shard.height))
-        captions += [caption(layout, rng) for _ in range(CAPTIONS_PER_PICTURE)]
+        captions += worded
     return Composed(np.stack(pictures), tokenize(captions).reshape(SHARD_SIZE, CAPTIONS_PER_PICTURE, -1))
 
 

@@ -12,7 +12,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
 
 from webui.training.starter import vae as vae_stage
-from webui.training.starter.diffusion import PREDICTION_TYPES, Denoiser, train_denoiser
+from webui.training.starter.diffusion import NATIVE, PREDICTION_TYPES, Denoiser, train_denoiser
 from webui.training.starter.evaluate import Exported, evaluate, photo_psnr, write_sheet
 from webui.training.starter.export import (
     GUIDANCE_SCALE,
@@ -32,7 +32,7 @@ from webui.training.starter.inpainting import (
     widened,
 )
 from webui.training.starter.judge import Judge, judge_pictures, measure_judge, train_judge
-from webui.training.starter.latents import compose_shard, encode_shard, load_pool, pool_shards
+from webui.training.starter.latents import UNIT, compose_shard, encode_shard, load_pool, pool_shards
 from webui.training.starter.loop import Clock, Plan
 from webui.training.starter.networks import NATIVE_SIZE, Sizes, build_vae
 from webui.training.starter.prompts import watched_prompts
@@ -40,11 +40,27 @@ from webui.training.starter.ranks import Ranks, join, launch
 from webui.training.starter.sampling import sample
 from webui.training.starter.sharpen import train_sharpening, with_sharpened_decoder
 from webui.training.starter.sprites import Packages, load_other_sprites, load_sprites
-from webui.training.starter.tokenizer import encode, load_tokenizer, training_lines, write_tokenizer
+from webui.training.starter.tokenizer import (
+    caption_lines,
+    encode,
+    load_tokenizer,
+    training_lines,
+    write_tokenizer,
+)
+from webui.training.starter.word_rows import (
+    WordRows,
+    export_words,
+    extend_tokenizer,
+    taught_ids,
+    train_words,
+    widened_embedding,
+    word_shards,
+)
+from webui.training.starter.words import PHRASES, likenesses, worded
 from webui.training.starter.workdir import WorkDir, build_denoiser, load_denoiser
 
 STAGES = ("vae", "sharpen", "encode", "unet", "export", "judge", "evaluate")
-LATER_STAGES = ("inpaint",)
+LATER_STAGES = ("inpaint", "words")
 """Made of an exported model, not of a run's own states."""
 TRAINED_STAGES = ("vae", "sharpen", "encode", "unet", "judge", *LATER_STAGES)
 NUM_HELD_OUT = 48  # pictures the autoencoder is measured with
@@ -75,6 +91,7 @@ def main(arguments: list[str]) -> int:
         "unet": _run_unet,
         "judge": _run_judge,
         "inpaint": _run_inpaint,
+        "words": _run_words,
     }[options.stage]
     run(work, options, join(options.rank, _num_processes(), work.meeting))
     return 0
@@ -267,6 +284,62 @@ def _run_inpaint(work: WorkDir, options: argparse.Namespace, ranks: Ranks) -> No
     )
 
 
+def _run_words(work: WorkDir, options: argparse.Namespace, ranks: Ranks) -> None:
+    """Teach the exported model `--start-from` more words; at each save write it to `--export-dir`."""
+    starter = Exported.load(options.start_from)
+    if ranks.is_first:
+        extend_tokenizer(options.start_from / "tokenizer", PHRASES, work.words_tokenizer)
+    ranks.wait()
+    tokenizer = load_tokenizer(work.words_tokenizer)
+    sprites, vae = load_sprites(Packages.fetch(work.packages)), load_exported_vae(options.start_from).to(ranks.device)
+    shards = word_shards(options.num_shards)
+    for shard in shards[ranks.index :: ranks.count]:
+        path = shard.path(work.worded)
+        if not path.exists():
+            composed = compose_shard(
+                shard, sprites, tokenize=lambda captions: encode(tokenizer, captions), seed=options.seed, draw=worded
+            )
+            encode_shard(path, composed, vae)
+            print(f"{time.strftime('%H:%M:%S')} {path.name}", flush=True)
+    ranks.wait()
+    known = starter.denoiser.text_encoder.get_input_embeddings().weight.detach()
+    words = WordRows(widened_embedding(known, tokenizer, likenesses()), taught_ids(tokenizer, PHRASES, caption_lines()))
+
+    def report(averaged: nn.Module, step: int) -> None:
+        assert isinstance(averaged, WordRows)
+        for folder in options.export_dir:
+            export_words(
+                folder,
+                source=options.start_from,
+                tokenizer=work.words_tokenizer,
+                words=averaged,
+                provenance={"words_steps": step},
+            )
+
+    plan = Plan(
+        num_steps=options.words_steps,
+        learning_rate=options.words_rate,
+        warmup_steps=10,
+        cooldown_steps=options.words_steps // 2,
+        ema_decay=0.95,
+        checkpoint_every_s=options.checkpoint_every_s,
+        clock=_clock(options),
+    )
+    train_words(
+        starter.denoiser,
+        words,
+        load_pool(work.worded, shards, UNIT)[NATIVE],
+        encode(tokenizer, [""])[0],
+        plan,
+        batch_size=options.batch_size,
+        prediction_type=starter.prediction_type,
+        seed=options.seed,
+        ranks=ranks,
+        checkpoint=work.words_state,
+        on_checkpoint=report,
+    )
+
+
 def _export(work: WorkDir, options: argparse.Namespace) -> int:
     """Write the averaged weights of the last save to `--export-dir`."""
     denoiser = build_denoiser(load_tokenizer(work.tokenizer))
@@ -389,6 +462,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--inpaint-steps", type=int, default=1500, help="half of them with a falling learning rate")
     parser.add_argument("--inpaint-rate", type=float, default=4e-4)
+    parser.add_argument("--words-steps", type=int, default=400, help="half of them with a falling learning rate")
+    parser.add_argument("--words-rate", type=float, default=5e-3)
     parser.add_argument("--judge-steps", type=int, default=2000)
     parser.add_argument("--prediction-type", choices=PREDICTION_TYPES, default="v_prediction")
     parser.add_argument("--batch-size", type=int, default=96, help="pictures per step over all processes")

@@ -47,6 +47,11 @@ colorful bright dark vivid pastel simple plain empty background foreground bokeh
 
 def training_lines() -> list[str]:
     """Lines that hold every word a caption can use, each often enough to become one token."""
+    return [*caption_lines(), *PROMPT_WORDS.split()]
+
+
+def caption_lines() -> list[str]:
+    """The same without those that no caption uses."""
     phrases = [word for concept in CONCEPTS for word in (*concept.words, *concept.hair)]
     phrases += [*HEAD_HAIR, "black hair", *COLOURS, "grey", *TONE_CODES, *PLACES, *SIZE_WORDS, *QUALITY_WORDS]
     phrases += [
@@ -55,7 +60,7 @@ def training_lines() -> list[str]:
     phrases += [phrase for scene in SCENES for phrase in (scene.name, *scene.phrases)]
     phrases += [relation.format("", "") for *_, relation in PAIRS]
     phrases += [*OPENINGS, *PORTRAIT_OPENINGS, "a", "an", "gradient background", "in front of", "with skin", ","]
-    return [*phrases, *PROMPT_WORDS.split()]
+    return phrases
 
 
 def write_tokenizer(folder: Path, lines: Iterable[str]) -> CLIPTokenizer:
@@ -86,7 +91,7 @@ def encode(tokenizer: CLIPTokenizer, captions: list[str]) -> TokenIds:
 
 def _learn_merges(lines: Iterable[str]) -> list[Pair]:
     """Merge pairs, most frequent first and ties by spelling, until every word of `lines` is one token."""
-    words = Counter(word for line in lines for word in _split(line))
+    words = Counter(word for line in lines for word in split_words(line))
     spellings = {word: [*word[:-1], word[-1] + WORD_END] for word in words}
     merges: list[Pair] = []
     while True:
@@ -101,7 +106,7 @@ def _learn_merges(lines: Iterable[str]) -> list[Pair]:
         spellings = {word: _merge(parts, best) for word, parts in spellings.items()}
 
 
-def _split(line: str) -> list[str]:
+def split_words(line: str) -> list[str]:
     """The words of `line` in CLIP's byte letters, by CLIP's own rules."""
     rules = CLIPTokenizer().backend_tokenizer
     return [word for word, _ in rules.pre_tokenizer.pre_tokenize_str(rules.normalizer.normalize_str(line))]

@@ -51,6 +51,19 @@ class WorkDir:
         return self.root / "holed"
 
     @property
+    def words_state(self) -> Path:
+        return self.root / "words.pt"
+
+    @property
+    def words_tokenizer(self) -> Path:
+        return self.root / "words-tokenizer"
+
+    @property
+    def worded(self) -> Path:
+        """Latents of pictures worded with more words."""
+        return self.root / "worded"
+
+    @property
     def latents(self) -> Path:
         return self.root / "latents"
 
