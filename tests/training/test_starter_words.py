@@ -1,6 +1,7 @@
 """Words taught to an exported model by rows of the token embedding: what is worded, what is added, what stays."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def tokenizers(tmp_path_factory: pytest.TempPathFactory) -> tuple[CLIPTokenizer,
     return old, extend_tokenizer(root / "old", PHRASES, root / "new")
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.integers(0, 2**32))
 def test_general_words_are_said_of_people_and_bad_ones_of_degraded_pictures(seed: int) -> None:
     layout, captions = worded(np.random.default_rng(seed), CHOICES)
@@ -61,8 +62,7 @@ def test_general_words_are_said_of_people_and_bad_ones_of_degraded_pictures(seed
             assert all(placed.sprite.tone for placed in layout.objects)
         if any(f", {bad}" in f", {caption}" for bad in BAD if bad != "text"):
             assert layout.degraded
-        assert "a old" not in caption
-        assert "an person" not in caption
+        assert not re.search(r"\ba [aeio]|\ban [^aeiou]", caption)
 
 
 def test_each_word_of_the_phrases_is_one_token_and_is_taught_once(

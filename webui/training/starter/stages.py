@@ -11,8 +11,10 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
 
+from webui.training.networks.adapter import AdapterNetwork
 from webui.training.starter import vae as vae_stage
 from webui.training.starter.diffusion import NATIVE, PREDICTION_TYPES, Denoiser, train_denoiser
+from webui.training.starter.distilling import distill, write_few_steps
 from webui.training.starter.evaluate import Exported, evaluate, photo_psnr, write_sheet
 from webui.training.starter.export import (
     GUIDANCE_SCALE,
@@ -33,6 +35,7 @@ from webui.training.starter.inpainting import (
 )
 from webui.training.starter.judge import Judge, judge_pictures, measure_judge, train_judge
 from webui.training.starter.latents import UNIT, compose_shard, encode_shard, load_pool, pool_shards
+from webui.training.starter.lessons import draw_lessons, lesson_shards, load_lessons
 from webui.training.starter.loop import Clock, Plan
 from webui.training.starter.networks import NATIVE_SIZE, Sizes, build_vae
 from webui.training.starter.prompts import watched_prompts
@@ -60,7 +63,7 @@ from webui.training.starter.words import PHRASES, likenesses, worded
 from webui.training.starter.workdir import WorkDir, build_denoiser, load_denoiser
 
 STAGES = ("vae", "sharpen", "encode", "unet", "export", "judge", "evaluate")
-LATER_STAGES = ("inpaint", "words")
+LATER_STAGES = ("inpaint", "words", "distill")
 """Made of an exported model, not of a run's own states."""
 TRAINED_STAGES = ("vae", "sharpen", "encode", "unet", "judge", *LATER_STAGES)
 NUM_HELD_OUT = 48  # pictures the autoencoder is measured with
@@ -92,6 +95,7 @@ def main(arguments: list[str]) -> int:
         "judge": _run_judge,
         "inpaint": _run_inpaint,
         "words": _run_words,
+        "distill": _run_distill,
     }[options.stage]
     run(work, options, join(options.rank, _num_processes(), work.meeting))
     return 0
@@ -340,6 +344,41 @@ def _run_words(work: WorkDir, options: argparse.Namespace, ranks: Ranks) -> None
     )
 
 
+def _run_distill(work: WorkDir, options: argparse.Namespace, ranks: Ranks) -> None:
+    """Distil the exported model `--start-from` into a few-step adapter; at each save write it to `--export-dir`."""
+    starter = Exported.load(options.start_from, ranks.device)
+    paths = lesson_shards(work.lessons, options.num_shards)
+    for index in range(ranks.index, len(paths), ranks.count):
+        if not paths[index].exists():
+            draw_lessons(paths[index], starter, index, seed=options.seed)
+            print(f"{time.strftime('%H:%M:%S')} {paths[index].name}", flush=True)
+    ranks.wait()
+
+    def report(adapter: AdapterNetwork, step: int) -> None:
+        for folder in options.export_dir:
+            write_few_steps(folder, adapter, step=step, base_name=options.start_from.name)
+
+    plan = Plan(
+        num_steps=options.distill_steps,
+        learning_rate=options.distill_rate,
+        warmup_steps=10,
+        cooldown_steps=options.distill_steps // 2,
+        ema_decay=options.unet_ema_decay,
+        checkpoint_every_s=options.checkpoint_every_s,
+        clock=_clock(options),
+    )
+    distill(
+        starter,
+        load_lessons(paths),
+        plan,
+        batch_size=options.batch_size,
+        seed=options.seed,
+        ranks=ranks,
+        checkpoint=work.distill_state,
+        on_checkpoint=report,
+    )
+
+
 def _export(work: WorkDir, options: argparse.Namespace) -> int:
     """Write the averaged weights of the last save to `--export-dir`."""
     denoiser = build_denoiser(load_tokenizer(work.tokenizer))
@@ -452,7 +491,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--vae-crops", type=int, default=16, help="crops of 64 px per step over all processes")
     parser.add_argument("--sharpen-steps", type=int, default=1000)
     parser.add_argument("--sharpen-rate", type=float, default=5e-4)
-    parser.add_argument("--num-shards", type=int, default=16, help="of 1024 pictures of the native size")
+    parser.add_argument("--num-shards", type=int, default=16, help="of 1024 pictures of the native size, or 32 lessons")
     parser.add_argument("--unet-steps", type=int, default=2400)
     parser.add_argument("--unet-cooldown-steps", type=int, default=600, help="last steps, with a falling learning rate")
     parser.add_argument("--unet-rate", type=float, default=1.2e-3)
@@ -464,6 +503,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--inpaint-rate", type=float, default=4e-4)
     parser.add_argument("--words-steps", type=int, default=400, help="half of them with a falling learning rate")
     parser.add_argument("--words-rate", type=float, default=5e-3)
+    parser.add_argument("--distill-steps", type=int, default=1500, help="half of them with a falling learning rate")
+    parser.add_argument("--distill-rate", type=float, default=8e-3)
     parser.add_argument("--judge-steps", type=int, default=2000)
     parser.add_argument("--prediction-type", choices=PREDICTION_TYPES, default="v_prediction")
     parser.add_argument("--batch-size", type=int, default=96, help="pictures per step over all processes")

@@ -64,6 +64,15 @@ class WorkDir:
         return self.root / "worded"
 
     @property
+    def distill_state(self) -> Path:
+        return self.root / "distill.pt"
+
+    @property
+    def lessons(self) -> Path:
+        """The starter's own ways from noise to pictures."""
+        return self.root / "lessons"
+
+    @property
     def latents(self) -> Path:
         return self.root / "latents"
 
