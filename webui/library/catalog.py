@@ -43,6 +43,8 @@ __all__ = [
 ]
 
 STARTER = "starter"
+SHIPPED = (STARTER, "starter-inpaint")
+"""Folders of checkpoints that come with the program, beside the rooms for the user's own."""
 RESCAN_S = 1.0
 """A list that is younger than this is not made again."""
 INDEX_FILE = "models.db"
@@ -260,8 +262,8 @@ def _found_in(kind: RoomKind, models_dir: Path) -> list[FoundFile]:
     found = scan(models_dir / room.folder, room.suffixes)
     if kind == "checkpoint":
         found = [file for file in found if not is_external_vae(file.name)]
-        starter = models_dir / STARTER
-        return [*found, found_folder(starter, STARTER)] if (starter / DIFFUSERS_INDEX).is_file() else found
+        ours = [name for name in SHIPPED if (models_dir / name / DIFFUSERS_INDEX).is_file()]
+        return [*found, *(found_folder(models_dir / name, name) for name in ours)]
     if kind == "vae":
         beside = scan(models_dir / ROOMS["checkpoint"].folder, room.suffixes)
         return [*found, *(file for file in beside if is_external_vae(file.name))]
