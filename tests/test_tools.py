@@ -16,6 +16,7 @@ from webui.errors import InvalidRequest
 from webui.jobs.cancel import JobInterrupted
 from webui.jobs.events import Failed, JobEvent, Progress
 from webui.jobs.record import JobState
+from webui.library.catalog import SHIPPED
 from webui.library.events import ModelSaved
 from webui.library.header import read_header
 from webui.library.tool_progress import ToolReport
@@ -93,7 +94,7 @@ def test_a_stopped_tool_leaves_no_file(data_dir: Path, to: str, held: Hold) -> N
         job = services.run_tool(MERGE.model_copy(update={"to": to}), owner="ann")
         assert held.reached.wait(PATIENCE_S)
         assert len(files_below(data_dir / "models")) > len(before)
-        assert {info.name for info in services.library.checkpoints() if info.name not in ("starter",)} == {
+        assert {info.name for info in services.library.checkpoints() if info.name not in SHIPPED} == {
             "first",
             "second",
         }, "what is half written is no model"

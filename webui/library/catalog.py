@@ -35,6 +35,7 @@ __all__ = [
     "DEFAULT_NATIVE_SIZE_PX",
     "DEFAULT_STEPS",
     "OWN_VAE",
+    "SHIPPED",
     "STARTER",
     "CheckpointInfo",
     "Library",
