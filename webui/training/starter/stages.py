@@ -40,6 +40,7 @@ from webui.training.starter.loop import Clock, Plan
 from webui.training.starter.networks import NATIVE_SIZE, Sizes, build_vae
 from webui.training.starter.prompts import watched_prompts
 from webui.training.starter.ranks import Ranks, join, launch
+from webui.training.starter.sample_adapters import write_sample_sets
 from webui.training.starter.sampling import sample
 from webui.training.starter.sharpen import train_sharpening, with_sharpened_decoder
 from webui.training.starter.sprites import Packages, load_other_sprites, load_sprites
@@ -65,6 +66,8 @@ from webui.training.starter.workdir import WorkDir, build_denoiser, load_denoise
 STAGES = ("vae", "sharpen", "encode", "unet", "export", "judge", "evaluate")
 LATER_STAGES = ("inpaint", "words", "distill")
 """Made of an exported model, not of a run's own states."""
+DATA_STAGES = ("photos",)
+"""Called by their name alone; they only write what others train on."""
 TRAINED_STAGES = ("vae", "sharpen", "encode", "unet", "judge", *LATER_STAGES)
 NUM_HELD_OUT = 48  # pictures the autoencoder is measured with
 NUM_JUDGED = 1000
@@ -81,7 +84,7 @@ def main(arguments: list[str]) -> int:
     work = WorkDir(options.work_dir)
     Packages.fetch(work.packages)
     if options.stage not in TRAINED_STAGES:
-        return _export(work, options) if options.stage == "export" else _evaluate(work, options)
+        return {"export": _export, "evaluate": _evaluate, "photos": _photos}[options.stage](work, options)
     if not (work.tokenizer / "vocab.json").exists():
         write_tokenizer(work.tokenizer, training_lines())
     if options.rank is None:
@@ -391,6 +394,13 @@ def _export(work: WorkDir, options: argparse.Namespace) -> int:
     return 0
 
 
+def _photos(work: WorkDir, options: argparse.Namespace) -> int:
+    """Write the photos and settings that the sample adapters are trained with."""
+    for settings in write_sample_sets(work.photos, load_sprites(Packages.fetch(work.packages))):
+        print(f"Train it with: python launch.py train {settings}", flush=True)
+    return 0
+
+
 def _write_export(work: WorkDir, options: argparse.Namespace, denoiser: Denoiser, step: int) -> None:
     for folder in options.export_dir:
         export(
@@ -478,7 +488,7 @@ def _clock(options: argparse.Namespace) -> Clock | None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m webui.training.starter", description=__doc__)
-    parser.add_argument("stage", nargs="?", default="all", choices=("all", *STAGES, *LATER_STAGES))
+    parser.add_argument("stage", nargs="?", default="all", choices=("all", *STAGES, *LATER_STAGES, *DATA_STAGES))
     parser.add_argument("--work-dir", type=Path, required=True, help="data, checkpoints and logs; never the repository")
     parser.add_argument("--export-dir", type=Path, action="append", help="may be given twice; default models/starter")
     parser.add_argument("--export-every-s", type=float, default=0.0, help="refresh the export while training; 0: don't")

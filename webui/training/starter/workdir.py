@@ -77,6 +77,11 @@ class WorkDir:
         return self.root / "latents"
 
     @property
+    def photos(self) -> Path:
+        """Of the sample adapters, with their settings."""
+        return self.root / "photos"
+
+    @property
     def tokenizer(self) -> Path:
         return self.root / "tokenizer"
 
