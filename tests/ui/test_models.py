@@ -13,10 +13,13 @@ from tests.library_files import write_checkpoint, write_embedding, write_lora, w
 from tests.ui.fake_engine import Gate, fake_runner
 from tests.ui.studio import Server, User, serve, write_paper_checkpoint
 from webui.services import GENERATE
+from webui.settings import CHECKOUT
 
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 EVIL = "<img src=x onerror=hacked=1>"
 TAGS = {"5_ink": {"ink wash": 40, "brush": 12, EVIL: 3}}
+NUM_SHIPPED = len(list((CHECKOUT / "models" / "loras").rglob("*.safetensors")))
+"""LoRAs that come with the program."""
 NOTES = {"activation text": "ink wash, brush", "preferred weight": 0.7, "negative text": "photo", "civitai id": 7}
 
 
@@ -125,7 +128,7 @@ def test_the_prompt_that_is_sent_has_the_tag(user: User, server: Server) -> None
 
 def test_search_and_folder_narrow_the_cards(user: User) -> None:
     panel(user).get_by_label("Made for").select_option("all")
-    expect(cards(user)).to_have_count(5)
+    expect(cards(user)).to_have_count(5 + NUM_SHIPPED)
     panel(user).get_by_label("Search models").fill("NEO")
     expect(cards(user)).to_have_count(1)
     panel(user).get_by_label("Search models").fill("brush ink")  # a trigger word and a name
