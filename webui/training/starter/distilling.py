@@ -24,6 +24,7 @@ from webui.training.starter.loop import Plan, train
 from webui.training.starter.muon import muon_for
 from webui.training.starter.networks import NATIVE_SIZE
 from webui.training.starter.ranks import Ranks
+from webui.training.validation.output import WEIGHT
 
 NETWORK = Network(method="locon", layers="all", rank=10, alpha=10.0, conv_rank=8, conv_alpha=8.0, text_encoder=False)
 BASE: AdapterBase = "sd-custom"
@@ -80,7 +81,6 @@ def distill(
     ranks: Ranks,
     checkpoint: Path,
     on_checkpoint: Callable[[AdapterNetwork, int], None],
-    network: Network = NETWORK,
 ) -> AdapterNetwork:
     """Trains an adapter on `starter` to the end of `plan`; returns it, on the U-Net, with its averaged weights.
 
@@ -90,7 +90,7 @@ def distill(
     starter.denoiser.to(ranks.device)
     unet.to(memory_format=torch.channels_last)
     torch.manual_seed(seed)
-    adapter = AdapterNetwork({"unet": unet, "text_encoder": text_encoder}, network, BASE)
+    adapter = AdapterNetwork({"unet": unet, "text_encoder": text_encoder}, NETWORK, BASE)
     factors = Factors(adapter)
     count = batch_size // ranks.count
 
@@ -128,33 +128,28 @@ def distill(
     return adapter
 
 
-def write_few_steps(
-    folder: Path, adapter: AdapterNetwork, *, step: int, network: Network = NETWORK, base_name: str
-) -> Path:
+def write_few_steps(folder: Path, adapter: AdapterNetwork, *, step: int, base_name: str) -> Path:
     """Writes the adapter of the model `base_name` in half precision, under the names and with the words of kohya."""
-    (path,) = adapter.write(
-        folder, FILE_NAME, dtype=torch.float16, metadata=_metadata(step, network, base_name=base_name)
-    )
+    metadata = _metadata(step, base_name=base_name)
+    (path,) = adapter.write(folder, FILE_NAME, dtype=torch.float16, metadata=metadata)
     return path
 
 
-def _metadata(step: int, network: Network, *, base_name: str) -> Mapping[str, str]:
+def _metadata(step: int, *, base_name: str) -> Mapping[str, str]:
     """A model of its own size has no name among kohya's and ModelSpec's; the shapes tell what the file fits."""
+    arguments = {"algo": "locon", "conv_dim": NETWORK.conv_rank, "conv_alpha": NETWORK.conv_alpha}
     return {
         "ss_output_name": FILE_NAME,
         "ss_sd_model_name": base_name,
         "ss_network_module": "lycoris.kohya",
-        "ss_network_dim": str(network.rank),
-        "ss_network_alpha": f"{network.alpha:g}",
-        "ss_network_args": json.dumps(
-            {"algo": "locon", "conv_dim": network.conv_rank, "conv_alpha": network.conv_alpha}
-        ),
+        "ss_network_dim": str(NETWORK.rank),
+        "ss_network_alpha": f"{NETWORK.alpha:g}",
+        "ss_network_args": json.dumps(arguments),
         "ss_steps": str(step),
         "modelspec.sai_model_spec": "1.0.1",
         "modelspec.implementation": "diffusers",
         "modelspec.title": TITLE,
         "modelspec.resolution": f"{NATIVE_SIZE}x{NATIVE_SIZE}",
-        "modelspec.prediction_type": "v",
         "modelspec.usage_hint": USAGE,
-        "atelier.recommended_weight": "1",
+        WEIGHT: "1",
     }
