@@ -5,9 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
+from tests.conftest import Generate
 from tests.training.test_starter_training import ALONE, PLAN, TINY
+from webui.generation.parameters import Parameters, build_request
 from webui.library.catalog import Library
 from webui.training.starter.diffusion import Denoiser
 from webui.training.starter.evaluate import Exported
@@ -115,3 +118,37 @@ def test_what_is_written_is_an_inpainting_model_that_shares_the_starters_files(
     assert (info.problem, info.family) == ("", "sd15-inpaint")
     weights = "vae/diffusion_pytorch_model.safetensors"
     assert (folder / weights).read_bytes() == (starter_dir / weights).read_bytes()
+
+
+def test_the_one_that_ships_paints_into_the_mask_and_leaves_the_rest(generate: Generate, starter_dir: Path) -> None:
+    picture = Image.open(starter_dir / "sample.png").convert("RGB").resize((192, 192))
+    mask = Image.new("L", (192, 192))
+    mask.paste(255, (0, 0, 192, 70))
+    parameters = Parameters(
+        checkpoint="starter-inpaint",
+        prompt="a portrait of a woman with red hair on a teal background",
+        width=192,
+        height=192,
+        task="inpaint",
+        strength=1.0,
+        mask_content="latent noise",
+        mask_blur_px=0,
+        num_inference_steps=8,
+        guidance_scale=3.0,
+        seed=4,
+    )
+    (ready,) = generate(build_request(parameters, image=picture, mask=mask))
+    with Image.open(ready.path) as painted:
+        before, after = (np.asarray(image.convert("RGB")).astype(int) for image in (picture, painted))
+    assert np.array_equal(before[80:], after[80:])
+    assert np.abs(before[:64] - after[:64]).mean() > 4
+    assert np.abs(before[:12, :12] - after[:12, :12]).mean() < 24, "the background goes on"
+
+
+def test_the_one_that_ships_shares_all_but_the_unet(starter_dir: Path) -> None:
+    folder = starter_dir.with_name("starter-inpaint")
+    for part in ("vae", "text_encoder", "tokenizer"):
+        for file in (starter_dir / part).iterdir():
+            assert (folder / part / file.name).read_bytes() == file.read_bytes()
+    for file in ("README.md", "NOTICE"):
+        assert (folder / file).is_file()

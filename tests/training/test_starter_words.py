@@ -23,6 +23,7 @@ from webui.training.starter.networks import build_text_encoder, build_unet
 from webui.training.starter.tokenizer import (
     PROMPT_WORDS,
     caption_lines,
+    load_tokenizer,
     training_lines,
     write_tokenizer,
 )
@@ -158,6 +159,15 @@ def test_only_the_rows_learn_and_a_resumed_run_gives_the_same_bits(tmp_path: Pat
         _train(tmp_path / "resumed.pt", interrupt=True)
     resumed, _ = _train(tmp_path / "resumed.pt")
     assert torch.equal(resumed.rows, words.rows)
+
+
+def test_the_starter_that_ships_knows_the_words(starter_dir: Path) -> None:
+    tokenizer = load_tokenizer(starter_dir / "tokenizer")
+    ids = taught_ids(tokenizer, PHRASES, caption_lines())
+    assert len(tokenizer("obesity, photo of a person, realistic", add_special_tokens=False).input_ids) == 8
+    rows = load_file(starter_dir / "text_encoder" / "model.safetensors")[TOKEN_EMBEDDING]
+    assert len(rows) == len(tokenizer)
+    assert (rows[ids].abs().amax(dim=1) > 0).all()
 
 
 def test_what_words_are_like_is_known_before(tokenizers: tuple[CLIPTokenizer, CLIPTokenizer]) -> None:

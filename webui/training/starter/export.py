@@ -40,9 +40,10 @@ GUIDANCE_SCALE = 3.0
 EXAMPLE_PROMPTS = (
     "a portrait of a woman with red hair on a blue background, 3d icon",
     "a portrait of a man with dark skin on a yellow background",
+    "photo of a person with red hair at the beach, looking into camera, realistic",
     "an old woman with light skin at sunset",
     "a girl with pink hair on a white background, flat icon",
-    "a heavy standing man on a green background, flat icon",
+    "an obese person on a green background, flat icon",
     "a slim standing woman at the beach, 3d icon",
     "a wizard with light skin on a purple background",
     "an astronaut under a night sky",
