@@ -29,7 +29,7 @@ def lora(width: int, name: str = LORA, rank: int = 8) -> Shapes:
 
 
 @pytest.mark.parametrize(
-    ("width", "base"), [(768, "sd1"), (1024, "sd2"), (2048, "sdxl"), (1280, "sdxl-refiner"), (32, "")]
+    ("width", "base"), [(768, "sd1"), (1024, "sd2"), (2048, "sdxl"), (1280, "sdxl-refiner"), (160, "sd-custom")]
 )
 def test_the_width_of_the_text_tells_the_base(width: int, base: str, tmp_path: Path) -> None:
     facts = facts_of(tmp_path, lora(width), ss_base_model_version="sd_v1")

@@ -180,14 +180,16 @@ def test_a_program_that_is_not_there_is_a_sentence(folder: RunFolder) -> None:
 
 
 def test_it_waits_until_the_process_of_a_killed_program_has_left(folder: RunFolder) -> None:
-    left, began = threading.Event(), []
+    held, left, began = threading.Event(), threading.Event(), []
 
     def other() -> None:
         with alone(folder.path):
+            held.set()
             left.wait(PATIENCE_S)
 
     thread = threading.Thread(target=other)
     thread.start()
+    assert held.wait(PATIENCE_S)
 
     def on(event: JobEvent, cancel: CancelToken) -> None:
         began.append(left.is_set())

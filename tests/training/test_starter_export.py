@@ -127,7 +127,7 @@ def test_an_exported_autoencoder_can_be_trained_on_with_latents_of_unit_variance
 def test_a_larger_vocabulary_goes_on_from_the_shipped_networks(starter_dir: Path, tmp_path: Path) -> None:
     tokenizer = write_tokenizer(tmp_path / "tokenizer", [*training_lines(), "a zeppelin over a fjord"])
     known = load_tokenizer(starter_dir / "tokenizer")
-    assert len(tokenizer) > len(known)
+    assert "zeppelin</w>" in tokenizer.get_vocab().keys() - known.get_vocab().keys()
     shipped, larger = Exported.load(starter_dir).denoiser, load_denoiser(starter_dir, tokenizer)
     assert all(
         torch.equal(weight, larger.unet.state_dict()[name]) for name, weight in shipped.unet.state_dict().items()

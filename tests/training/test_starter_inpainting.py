@@ -116,6 +116,7 @@ def test_what_is_written_is_an_inpainting_model_that_shares_the_starters_files(
     export_inpainting(folder, starter=starter_dir, unet=unet, provenance={"inpaint_steps": 0})
     info = Library([tmp_path / "models"], tmp_path / "cache").find_checkpoint("starter-inpaint")
     assert (info.problem, info.family) == ("", "sd15-inpaint")
+    assert str(starter_dir) not in (folder / "unet" / "config.json").read_text()
     weights = "vae/diffusion_pytorch_model.safetensors"
     assert (folder / weights).read_bytes() == (starter_dir / weights).read_bytes()
 

@@ -42,6 +42,7 @@ OTHER_BASES = (
 """Modules that no U-Net has."""
 JUNK_FOLDERS = frozenset({"img", "imgs", "image", "images", "data", "dataset", "train", "training", "lora", "crop",
                           "cropped", "raw", "input", "final", "test", "new", "folder"})  # fmt: skip
+BLOCK_OF_UNET = re.compile(r"(down|up)_blocks|mid_block|(input|middle|output)_block")
 REPEATS = re.compile(r"^\d+[_-]")
 MAX_TRIGGER_WORDS = 8
 MAX_COUNT = 2**63
@@ -149,12 +150,16 @@ def _types(tails: Mapping[str, str], tensors: Mapping[str, TensorInfo]) -> tuple
 
 
 def _base(tails: Mapping[str, str], header: Header) -> str:
-    """Shapes are proof: what the text attention reads. Names of the second text encoder come next, then metadata."""
+    """Shapes are proof: what the text attention of a U-Net reads; a width of no known family is one of its own.
+
+    Names of the second text encoder come next, then metadata.
+    """
     tensors = header.tensors
     for name, tail in tails.items():
         if tail in INPUT_TENSORS and "attn2" in name and ("to_k" in name or "to_v" in name):
             shape = tensors[name].shape
-            return BASE_OF_WIDTH.get(shape[1], "") if len(shape) > 1 else ""
+            other = "sd-custom" if BLOCK_OF_UNET.search(name) else ""
+            return BASE_OF_WIDTH.get(shape[1], other) if len(shape) > 1 else ""
     if any(name.startswith(("lora_te2_", "text_encoder_2.", "lora_te1_")) for name in tensors):
         return "sdxl"
     for name, tail in tails.items():

@@ -139,6 +139,9 @@ def export_inpainting(
         copy = shutil.copytree if (starter / part).is_dir() else shutil.copy2
         copy(starter / part, fresh / part)
     deepcopy(unet).cpu().half().save_pretrained(fresh / "unet")
+    config = read_json(fresh / "unet" / "config.json")
+    config.pop("_name_or_path", None)  # where it was read from
+    write_json(fresh / "unet" / "config.json", config)
     write_json(fresh / "model_index.json", {**read_json(starter / "model_index.json"), "_class_name": PIPELINE})
     words = read_json(starter / "atelier.json")
     write_json(fresh / "atelier.json", {**words, "title": TITLE, "provenance": {**words["provenance"], **provenance}})

@@ -1,4 +1,4 @@
-"""The stages in order, what each one reads and writes in the work directory, and the command line."""
+"""The stages in order, and what each one reads and writes in the work directory."""
 
 import argparse
 import json
@@ -8,13 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL
 from torch import nn
 
-from webui.training.networks.adapter import AdapterNetwork
 from webui.training.starter import vae as vae_stage
-from webui.training.starter.diffusion import NATIVE, PREDICTION_TYPES, Denoiser, train_denoiser
-from webui.training.starter.distilling import distill, write_few_steps
+from webui.training.starter.diffusion import Denoiser, train_denoiser
 from webui.training.starter.evaluate import Exported, evaluate, photo_psnr, write_sheet
 from webui.training.starter.export import (
     GUIDANCE_SCALE,
@@ -24,19 +22,11 @@ from webui.training.starter.export import (
     load_exported_vae,
     size_bytes,
 )
+from webui.training.starter.exported_stages import run_distill, run_inpaint, run_words
 from webui.training.starter.feed import Feed
-from webui.training.starter.inpainting import (
-    encode_holed,
-    export_inpainting,
-    holed_shards,
-    load_holed,
-    train_inpainting,
-    widened,
-)
 from webui.training.starter.judge import Judge, judge_pictures, measure_judge, train_judge
-from webui.training.starter.latents import UNIT, compose_shard, encode_shard, load_pool, pool_shards
-from webui.training.starter.lessons import draw_lessons, lesson_shards, load_lessons
-from webui.training.starter.loop import Clock, Plan
+from webui.training.starter.latents import compose_shard, encode_shard, load_pool, pool_shards
+from webui.training.starter.loop import Plan
 from webui.training.starter.networks import NATIVE_SIZE, Sizes, build_vae
 from webui.training.starter.prompts import watched_prompts
 from webui.training.starter.ranks import Ranks, join, launch
@@ -44,31 +34,15 @@ from webui.training.starter.sample_adapters import write_sample_sets
 from webui.training.starter.sampling import sample
 from webui.training.starter.sharpen import train_sharpening, with_sharpened_decoder
 from webui.training.starter.sprites import Packages, load_other_sprites, load_sprites
+from webui.training.starter.stage_options import STAGES, TRAINED_STAGES, clock_of, options_parser
 from webui.training.starter.tokenizer import (
-    caption_lines,
     encode,
     load_tokenizer,
     training_lines,
     write_tokenizer,
 )
-from webui.training.starter.word_rows import (
-    WordRows,
-    export_words,
-    extend_tokenizer,
-    taught_ids,
-    train_words,
-    widened_embedding,
-    word_shards,
-)
-from webui.training.starter.words import PHRASES, likenesses, worded
 from webui.training.starter.workdir import WorkDir, build_denoiser, load_denoiser
 
-STAGES = ("vae", "sharpen", "encode", "unet", "export", "judge", "evaluate")
-LATER_STAGES = ("inpaint", "words", "distill")
-"""Made of an exported model, not of a run's own states."""
-DATA_STAGES = ("photos",)
-"""Called by their name alone; they only write what others train on."""
-TRAINED_STAGES = ("vae", "sharpen", "encode", "unet", "judge", *LATER_STAGES)
 NUM_HELD_OUT = 48  # pictures the autoencoder is measured with
 NUM_JUDGED = 1000
 OTHER_ICONS_EVERY = 8
@@ -76,7 +50,7 @@ OTHER_ICONS_EVERY = 8
 
 def main(arguments: list[str]) -> int:
     """Run the stages that `arguments` name; returns the exit status."""
-    options = _parser().parse_args(arguments)
+    options = options_parser(__doc__).parse_args(arguments)
     options.export_dir = options.export_dir or [Path("models/starter")]
     if options.stage == "all":
         rest = [argument for argument in arguments if argument != "all"]
@@ -96,9 +70,9 @@ def main(arguments: list[str]) -> int:
         "encode": _run_encode,
         "unet": _run_unet,
         "judge": _run_judge,
-        "inpaint": _run_inpaint,
-        "words": _run_words,
-        "distill": _run_distill,
+        "inpaint": run_inpaint,
+        "words": run_words,
+        "distill": run_distill,
     }[options.stage]
     run(work, options, join(options.rank, _num_processes(), work.meeting))
     return 0
@@ -123,7 +97,7 @@ def _run_vae(work: WorkDir, options: argparse.Namespace, ranks: Ranks) -> None:
         cooldown_steps=round(options.vae_steps * 0.35),
         ema_decay=0.99,
         checkpoint_every_s=options.checkpoint_every_s,
-        clock=_clock(options),
+        clock=clock_of(options),
     )
     vae_stage.train_vae(
         load_exported_vae(options.start_from) if options.start_from else build_vae(Sizes()),
@@ -151,7 +125,7 @@ def _run_sharpen(work: WorkDir, options: argparse.Namespace, ranks: Ranks) -> No
         cooldown_steps=options.sharpen_steps // 2,
         ema_decay=0.99,
         checkpoint_every_s=options.checkpoint_every_s,
-        clock=_clock(options),
+        clock=clock_of(options),
     )
     train_sharpening(
         work.plain_vae(),
@@ -231,7 +205,7 @@ def _run_unet(work: WorkDir, options: argparse.Namespace, ranks: Ranks) -> None:
         cooldown_steps=options.unet_cooldown_steps,
         ema_decay=options.unet_ema_decay,
         checkpoint_every_s=options.checkpoint_every_s,
-        clock=_clock(options),
+        clock=clock_of(options),
     )
     train_denoiser(
         load_denoiser(options.start_from, tokenizer) if options.start_from else build_denoiser(tokenizer),
@@ -245,140 +219,6 @@ def _run_unet(work: WorkDir, options: argparse.Namespace, ranks: Ranks) -> None:
         checkpoint=work.unet_state,
         on_checkpoint=report,
         compiled=options.compile,
-    )
-
-
-def _run_inpaint(work: WorkDir, options: argparse.Namespace, ranks: Ranks) -> None:
-    """Train the inpainting sibling of the exported model `--start-from`; at each save write it to `--export-dir`."""
-    starter = Exported.load(options.start_from)
-    sprites, vae = load_sprites(Packages.fetch(work.packages)), load_exported_vae(options.start_from).to(ranks.device)
-    shards = holed_shards(options.num_shards)
-    for shard in shards[ranks.index :: ranks.count]:
-        path = shard.path(work.holed)
-        if not path.exists():
-            composed = compose_shard(
-                shard, sprites, tokenize=lambda captions: encode(starter.tokenizer, captions), seed=options.seed
-            )
-            encode_holed(path, composed, vae, seed=options.seed + shard.index * len(composed.pictures))
-            print(f"{time.strftime('%H:%M:%S')} {path.name}", flush=True)
-    ranks.wait()
-
-    def report(averaged: nn.Module, step: int) -> None:
-        assert isinstance(averaged, UNet2DConditionModel)
-        for folder in options.export_dir:
-            export_inpainting(folder, starter=options.start_from, unet=averaged, provenance={"inpaint_steps": step})
-
-    plan = Plan(
-        num_steps=options.inpaint_steps,
-        learning_rate=options.inpaint_rate,
-        warmup_steps=50,
-        cooldown_steps=options.inpaint_steps // 2,
-        ema_decay=options.unet_ema_decay,
-        checkpoint_every_s=options.checkpoint_every_s,
-        clock=_clock(options),
-    )
-    train_inpainting(
-        Denoiser(widened(starter.denoiser.unet), starter.denoiser.text_encoder.requires_grad_(False)),
-        load_holed(work.holed, shards),
-        encode(starter.tokenizer, [""])[0],
-        plan,
-        batch_size=options.batch_size,
-        prediction_type=starter.prediction_type,
-        seed=options.seed,
-        ranks=ranks,
-        checkpoint=work.inpaint_state,
-        on_checkpoint=report,
-    )
-
-
-def _run_words(work: WorkDir, options: argparse.Namespace, ranks: Ranks) -> None:
-    """Teach the exported model `--start-from` more words; at each save write it to `--export-dir`."""
-    starter = Exported.load(options.start_from)
-    if ranks.is_first:
-        extend_tokenizer(options.start_from / "tokenizer", PHRASES, work.words_tokenizer)
-    ranks.wait()
-    tokenizer = load_tokenizer(work.words_tokenizer)
-    sprites, vae = load_sprites(Packages.fetch(work.packages)), load_exported_vae(options.start_from).to(ranks.device)
-    shards = word_shards(options.num_shards)
-    for shard in shards[ranks.index :: ranks.count]:
-        path = shard.path(work.worded)
-        if not path.exists():
-            composed = compose_shard(
-                shard, sprites, tokenize=lambda captions: encode(tokenizer, captions), seed=options.seed, draw=worded
-            )
-            encode_shard(path, composed, vae)
-            print(f"{time.strftime('%H:%M:%S')} {path.name}", flush=True)
-    ranks.wait()
-    known = starter.denoiser.text_encoder.get_input_embeddings().weight.detach()
-    words = WordRows(widened_embedding(known, tokenizer, likenesses()), taught_ids(tokenizer, PHRASES, caption_lines()))
-
-    def report(averaged: nn.Module, step: int) -> None:
-        assert isinstance(averaged, WordRows)
-        for folder in options.export_dir:
-            export_words(
-                folder,
-                source=options.start_from,
-                tokenizer=work.words_tokenizer,
-                words=averaged,
-                provenance={"words_steps": step},
-            )
-
-    plan = Plan(
-        num_steps=options.words_steps,
-        learning_rate=options.words_rate,
-        warmup_steps=10,
-        cooldown_steps=options.words_steps // 2,
-        ema_decay=0.95,
-        checkpoint_every_s=options.checkpoint_every_s,
-        clock=_clock(options),
-    )
-    train_words(
-        starter.denoiser,
-        words,
-        load_pool(work.worded, shards, UNIT)[NATIVE],
-        encode(tokenizer, [""])[0],
-        plan,
-        batch_size=options.batch_size,
-        prediction_type=starter.prediction_type,
-        seed=options.seed,
-        ranks=ranks,
-        checkpoint=work.words_state,
-        on_checkpoint=report,
-    )
-
-
-def _run_distill(work: WorkDir, options: argparse.Namespace, ranks: Ranks) -> None:
-    """Distil the exported model `--start-from` into a few-step adapter; at each save write it to `--export-dir`."""
-    starter = Exported.load(options.start_from, ranks.device)
-    paths = lesson_shards(work.lessons, options.num_shards)
-    for index in range(ranks.index, len(paths), ranks.count):
-        if not paths[index].exists():
-            draw_lessons(paths[index], starter, index, seed=options.seed)
-            print(f"{time.strftime('%H:%M:%S')} {paths[index].name}", flush=True)
-    ranks.wait()
-
-    def report(adapter: AdapterNetwork, step: int) -> None:
-        for folder in options.export_dir:
-            write_few_steps(folder, adapter, step=step, base_name=options.start_from.name)
-
-    plan = Plan(
-        num_steps=options.distill_steps,
-        learning_rate=options.distill_rate,
-        warmup_steps=10,
-        cooldown_steps=options.distill_steps // 2,
-        ema_decay=options.unet_ema_decay,
-        checkpoint_every_s=options.checkpoint_every_s,
-        clock=_clock(options),
-    )
-    distill(
-        starter,
-        load_lessons(paths),
-        plan,
-        batch_size=options.batch_size,
-        seed=options.seed,
-        ranks=ranks,
-        checkpoint=work.distill_state,
-        on_checkpoint=report,
     )
 
 
@@ -435,7 +275,7 @@ def _run_judge(work: WorkDir, options: argparse.Namespace, ranks: Ranks) -> None
         cooldown_steps=options.judge_steps // 2,
         ema_decay=0.99,
         checkpoint_every_s=options.checkpoint_every_s,
-        clock=_clock(options),
+        clock=clock_of(options),
     )
     train_judge(Judge(), sprites, plan, ranks=ranks, checkpoint=work.judge_state, on_checkpoint=report)
 
@@ -479,50 +319,3 @@ def _look(work: WorkDir, options: argparse.Namespace, denoiser: Denoiser, step: 
         seen = zip(prompts, judge_pictures(work.judge(), pictures), strict=True)
         hits = [verdict.concept in prompt.concepts for prompt, verdict in seen if prompt.concepts]
         print(f"{time.strftime('%H:%M:%S')} step {step}: {sum(hits)} of {len(hits)} watched objects", flush=True)
-
-
-def _clock(options: argparse.Namespace) -> Clock | None:
-    length_s = options.seconds
-    return Clock(options.started + length_s, length_s, options.cooldown_seconds) if length_s else None
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m webui.training.starter", description=__doc__)
-    parser.add_argument("stage", nargs="?", default="all", choices=("all", *STAGES, *LATER_STAGES, *DATA_STAGES))
-    parser.add_argument("--work-dir", type=Path, required=True, help="data, checkpoints and logs; never the repository")
-    parser.add_argument("--export-dir", type=Path, action="append", help="may be given twice; default models/starter")
-    parser.add_argument("--export-every-s", type=float, default=0.0, help="refresh the export while training; 0: don't")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument(
-        "--start-from", type=Path, help="an exported model that is trained on instead of random weights"
-    )
-    parser.add_argument("--vae-steps", type=int, default=2000, help="35 %% of them with a falling learning rate")
-    parser.add_argument("--vae-rate", type=float, default=3e-3)
-    parser.add_argument("--vae-crops", type=int, default=16, help="crops of 64 px per step over all processes")
-    parser.add_argument("--sharpen-steps", type=int, default=1000)
-    parser.add_argument("--sharpen-rate", type=float, default=5e-4)
-    parser.add_argument("--num-shards", type=int, default=16, help="of 1024 pictures of the native size, or 32 lessons")
-    parser.add_argument("--unet-steps", type=int, default=2400)
-    parser.add_argument("--unet-cooldown-steps", type=int, default=600, help="last steps, with a falling learning rate")
-    parser.add_argument("--unet-rate", type=float, default=1.2e-3)
-    parser.add_argument("--unet-ema-decay", type=float, default=0.995, help="of the averaged weights, per step")
-    parser.add_argument(
-        "--compile", action="store_true", help="compile the U-Net for the native size: a minute before the first step"
-    )
-    parser.add_argument("--inpaint-steps", type=int, default=1500, help="half of them with a falling learning rate")
-    parser.add_argument("--inpaint-rate", type=float, default=4e-4)
-    parser.add_argument("--words-steps", type=int, default=400, help="half of them with a falling learning rate")
-    parser.add_argument("--words-rate", type=float, default=5e-3)
-    parser.add_argument("--distill-steps", type=int, default=1500, help="half of them with a falling learning rate")
-    parser.add_argument("--distill-rate", type=float, default=8e-3)
-    parser.add_argument("--judge-steps", type=int, default=2000)
-    parser.add_argument("--prediction-type", choices=PREDICTION_TYPES, default="v_prediction")
-    parser.add_argument("--batch-size", type=int, default=96, help="pictures per step over all processes")
-    parser.add_argument("--checkpoint-every-s", type=float, default=240.0)
-    parser.add_argument(
-        "--seconds", type=float, default=0.0, help="end the stage's training after so long, even before its last step"
-    )
-    parser.add_argument("--cooldown-seconds", type=float, default=0.0, help="last of --seconds, with a falling rate")
-    parser.add_argument("--rank", type=int, help=argparse.SUPPRESS)
-    parser.set_defaults(export_dir=None, started=time.monotonic())
-    return parser

@@ -1,0 +1,173 @@
+"""The stages that begin with an exported model: its inpainting sibling, more words, a few-step adapter."""
+
+import argparse
+import time
+
+from diffusers import UNet2DConditionModel
+from torch import nn
+
+from webui.training.networks.adapter import AdapterNetwork
+from webui.training.starter.diffusion import NATIVE, Denoiser
+from webui.training.starter.distilling import distill, write_few_steps
+from webui.training.starter.evaluate import Exported
+from webui.training.starter.export import load_exported_vae
+from webui.training.starter.inpainting import (
+    encode_holed,
+    export_inpainting,
+    holed_shards,
+    load_holed,
+    train_inpainting,
+    widened,
+)
+from webui.training.starter.latents import UNIT, compose_shard, encode_shard, load_pool
+from webui.training.starter.lessons import draw_lessons, lesson_shards, load_lessons
+from webui.training.starter.loop import Plan
+from webui.training.starter.ranks import Ranks
+from webui.training.starter.sprites import Packages, load_sprites
+from webui.training.starter.stage_options import clock_of
+from webui.training.starter.tokenizer import caption_lines, encode, load_tokenizer
+from webui.training.starter.word_rows import (
+    WordRows,
+    export_words,
+    extend_tokenizer,
+    taught_ids,
+    train_words,
+    widened_embedding,
+    word_shards,
+)
+from webui.training.starter.words import PHRASES, likenesses, worded
+from webui.training.starter.workdir import WorkDir
+
+
+def run_inpaint(work: WorkDir, options: argparse.Namespace, ranks: Ranks) -> None:
+    """Train the inpainting sibling of the exported model `--start-from`; at each save write it to `--export-dir`."""
+    starter = Exported.load(options.start_from)
+    sprites, vae = load_sprites(Packages.fetch(work.packages)), load_exported_vae(options.start_from).to(ranks.device)
+    shards = holed_shards(options.num_shards)
+    for shard in shards[ranks.index :: ranks.count]:
+        path = shard.path(work.holed)
+        if not path.exists():
+            composed = compose_shard(
+                shard, sprites, tokenize=lambda captions: encode(starter.tokenizer, captions), seed=options.seed
+            )
+            encode_holed(path, composed, vae, seed=options.seed + shard.index * len(composed.pictures))
+            print(f"{time.strftime('%H:%M:%S')} {path.name}", flush=True)
+    ranks.wait()
+
+    def report(averaged: nn.Module, step: int) -> None:
+        assert isinstance(averaged, UNet2DConditionModel)
+        for folder in options.export_dir:
+            export_inpainting(folder, starter=options.start_from, unet=averaged, provenance={"inpaint_steps": step})
+
+    plan = Plan(
+        num_steps=options.inpaint_steps,
+        learning_rate=options.inpaint_rate,
+        warmup_steps=50,
+        cooldown_steps=options.inpaint_steps // 2,
+        ema_decay=options.unet_ema_decay,
+        checkpoint_every_s=options.checkpoint_every_s,
+        clock=clock_of(options),
+    )
+    train_inpainting(
+        Denoiser(widened(starter.denoiser.unet), starter.denoiser.text_encoder.requires_grad_(False)),
+        load_holed(work.holed, shards),
+        encode(starter.tokenizer, [""])[0],
+        plan,
+        batch_size=options.batch_size,
+        prediction_type=starter.prediction_type,
+        seed=options.seed,
+        ranks=ranks,
+        checkpoint=work.inpaint_state,
+        on_checkpoint=report,
+    )
+
+
+def run_words(work: WorkDir, options: argparse.Namespace, ranks: Ranks) -> None:
+    """Teach the exported model `--start-from` more words; at each save write it to `--export-dir`."""
+    starter = Exported.load(options.start_from)
+    if ranks.is_first:
+        extend_tokenizer(options.start_from / "tokenizer", PHRASES, work.words_tokenizer)
+    ranks.wait()
+    tokenizer = load_tokenizer(work.words_tokenizer)
+    sprites, vae = load_sprites(Packages.fetch(work.packages)), load_exported_vae(options.start_from).to(ranks.device)
+    shards = word_shards(options.num_shards)
+    for shard in shards[ranks.index :: ranks.count]:
+        path = shard.path(work.worded)
+        if not path.exists():
+            composed = compose_shard(
+                shard, sprites, tokenize=lambda captions: encode(tokenizer, captions), seed=options.seed, draw=worded
+            )
+            encode_shard(path, composed, vae)
+            print(f"{time.strftime('%H:%M:%S')} {path.name}", flush=True)
+    ranks.wait()
+    known = starter.denoiser.text_encoder.get_input_embeddings().weight.detach()
+    words = WordRows(widened_embedding(known, tokenizer, likenesses()), taught_ids(tokenizer, PHRASES, caption_lines()))
+
+    def report(averaged: nn.Module, step: int) -> None:
+        assert isinstance(averaged, WordRows)
+        for folder in options.export_dir:
+            export_words(
+                folder,
+                source=options.start_from,
+                tokenizer=work.words_tokenizer,
+                words=averaged,
+                provenance={"words_steps": step},
+            )
+
+    plan = Plan(
+        num_steps=options.words_steps,
+        learning_rate=options.words_rate,
+        warmup_steps=10,
+        cooldown_steps=options.words_steps // 2,
+        ema_decay=0.95,
+        checkpoint_every_s=options.checkpoint_every_s,
+        clock=clock_of(options),
+    )
+    train_words(
+        starter.denoiser,
+        words,
+        load_pool(work.worded, shards, UNIT)[NATIVE],
+        encode(tokenizer, [""])[0],
+        plan,
+        batch_size=options.batch_size,
+        prediction_type=starter.prediction_type,
+        seed=options.seed,
+        ranks=ranks,
+        checkpoint=work.words_state,
+        on_checkpoint=report,
+    )
+
+
+def run_distill(work: WorkDir, options: argparse.Namespace, ranks: Ranks) -> None:
+    """Distil the exported model `--start-from` into a few-step adapter; at each save write it to `--export-dir`."""
+    starter = Exported.load(options.start_from, ranks.device)
+    paths = lesson_shards(work.lessons, options.num_shards)
+    for index in range(ranks.index, len(paths), ranks.count):
+        if not paths[index].exists():
+            draw_lessons(paths[index], starter, index, seed=options.seed)
+            print(f"{time.strftime('%H:%M:%S')} {paths[index].name}", flush=True)
+    ranks.wait()
+
+    def report(adapter: AdapterNetwork, step: int) -> None:
+        for folder in options.export_dir:
+            write_few_steps(folder, adapter, step=step, base_name=options.start_from.name)
+
+    plan = Plan(
+        num_steps=options.distill_steps,
+        learning_rate=options.distill_rate,
+        warmup_steps=10,
+        cooldown_steps=options.distill_steps // 2,
+        ema_decay=options.unet_ema_decay,
+        checkpoint_every_s=options.checkpoint_every_s,
+        clock=clock_of(options),
+    )
+    distill(
+        starter,
+        load_lessons(paths),
+        plan,
+        batch_size=options.batch_size,
+        seed=options.seed,
+        ranks=ranks,
+        checkpoint=work.distill_state,
+        on_checkpoint=report,
+    )
