@@ -60,7 +60,7 @@ OPEN_SHARE = 0.5
 GAZE_SHARE = 0.35
 OPENINGS = ("", "", "photo of ", "a photo of ", "portrait of ", "a picture of ")
 PHRASES = (
-    *(noun for noun in PEOPLE),
+    *PEOPLE,
     *(word for words in (*BUILDS.values(), *BUILD_TAGS.values()) for word in words),
     *(*SEVERAL, *GAZES, *NEUTRAL, *BAD),
 )
@@ -101,7 +101,7 @@ def worded(rng: np.random.Generator, choices: Choices) -> tuple[Layout, list[str
 
 
 def _layout(rng: np.random.Generator, choices: Choices, concepts: tuple[str, ...], *, count: int) -> Layout:
-    """One with `count` people out of `concepts`, as good as it can be."""
+    """One with `count` people out of `concepts`, not made worse."""
     groups = tuple(group for group in choices.people if group[0].concept in concepts)
     while True:
         layout = sample_layout(rng, Choices(groups, ()))
