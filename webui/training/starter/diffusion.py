@@ -1,6 +1,7 @@
 """The U-Net and text encoder stage: plain squared error at every noise level, on the pool of latents."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -147,6 +148,44 @@ def _rows(count: int, latent_set: LatentSet) -> int:
     """Fewer rows for larger pictures, so that every step costs the same."""
     area: int = latent_set.latents.shape[-1] * latent_set.latents.shape[-2]
     return max(1, round(count * (NATIVE_SIZE // LATENT_FACTOR) ** 2 / area))
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one rank trains on in one step, on its device: latents (B, 4, h, w), noise, token ids (B, 77), timesteps.
+
+    `rows` (B,) says which of the pool they are.
+    """
+
+    rows: npt.NDArray[np.int64]
+    clean: Tensor
+    noise: Tensor
+    token_ids: Tensor
+    timesteps: Tensor
+
+
+def draw_batch(
+    latents: npt.NDArray[np.float16],
+    token_ids: TokenIds,
+    empty_ids: TokenIds,
+    *,
+    count: int,
+    seed: int,
+    step: int,
+    ranks: Ranks,
+) -> Batch:
+    """`count` rows of `latents` (N, 4, h, w) with one of their captions `token_ids` (N, captions, 77) or none."""
+    rng = np.random.default_rng([seed, step, ranks.index])
+    rows = rng.integers(len(latents), size=count)
+    clean = torch.from_numpy(latents[rows]).to(ranks.device).float()
+    source = generator_for(seed, step, ranks.index, ranks.device)
+    return Batch(
+        rows=rows,
+        clean=clean,
+        noise=torch.randn(clean.shape, generator=source, device=ranks.device),
+        token_ids=torch.from_numpy(choose_captions(token_ids[rows], empty_ids, rng)).to(ranks.device),
+        timesteps=torch.from_numpy(spread_timesteps(count, rng)).to(ranks.device),
+    )
 
 
 def choose_captions(token_ids: TokenIds, empty_ids: TokenIds, rng: np.random.Generator) -> npt.NDArray[np.int64]:

@@ -7,7 +7,8 @@ import copy
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -96,34 +97,33 @@ def export(
     provenance: Mapping[str, object],
 ) -> None:
     """Write the model to `folder`, replacing what an earlier export wrote and nothing else."""
-    fresh = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    networks = copy.deepcopy(denoiser).cpu()
-    networks.unet.half().save_pretrained(fresh / "unet")
-    _write_text_encoder(networks.text_encoder.half(), fresh / "text_encoder")
-    fold_affine(vae, affine).half().save_pretrained(fresh / "vae")
-    tokenizer_config = {
-        "tokenizer_class": "CLIPTokenizer",
-        "model_max_length": MAX_TOKENS,
-        "bos_token": tokenizer.bos_token,
-        "eos_token": tokenizer.eos_token,
-        "unk_token": tokenizer.unk_token,
-        "pad_token": tokenizer.pad_token,
-        "add_prefix_space": False,
-        "do_lower_case": True,
-    }
-    (fresh / "tokenizer").mkdir()
-    for name in ("vocab.json", "merges.txt"):
-        shutil.copy(tokenizer_files / name, fresh / "tokenizer" / name)
-    write_json(fresh / "tokenizer" / "tokenizer_config.json", tokenizer_config)
-    scheduler(prediction_type).save_pretrained(fresh / "scheduler")
-    write_json(fresh / "model_index.json", _model_index())
-    write_json(
-        fresh / "atelier.json", {**_word_list(), "prediction_type": prediction_type, "provenance": dict(provenance)}
-    )
-    Image.fromarray(render(SAMPLE_LAYOUT, sprites, SAMPLE_SIZE, SAMPLE_SIZE)).save(fresh / "sample.png", optimize=True)
-    swap_in(fresh, folder)
+    with replaced(folder) as fresh:
+        networks = copy.deepcopy(denoiser).cpu()
+        networks.unet.half().save_pretrained(fresh / "unet")
+        _write_text_encoder(networks.text_encoder.half(), fresh / "text_encoder")
+        fold_affine(vae, affine).half().save_pretrained(fresh / "vae")
+        tokenizer_config = {
+            "tokenizer_class": "CLIPTokenizer",
+            "model_max_length": MAX_TOKENS,
+            "bos_token": tokenizer.bos_token,
+            "eos_token": tokenizer.eos_token,
+            "unk_token": tokenizer.unk_token,
+            "pad_token": tokenizer.pad_token,
+            "add_prefix_space": False,
+            "do_lower_case": True,
+        }
+        (fresh / "tokenizer").mkdir()
+        for name in ("vocab.json", "merges.txt"):
+            shutil.copy(tokenizer_files / name, fresh / "tokenizer" / name)
+        write_json(fresh / "tokenizer" / "tokenizer_config.json", tokenizer_config)
+        scheduler(prediction_type).save_pretrained(fresh / "scheduler")
+        write_json(fresh / "model_index.json", _model_index())
+        write_json(
+            fresh / "atelier.json", {**_word_list(), "prediction_type": prediction_type, "provenance": dict(provenance)}
+        )
+        Image.fromarray(render(SAMPLE_LAYOUT, sprites, SAMPLE_SIZE, SAMPLE_SIZE)).save(
+            fresh / "sample.png", optimize=True
+        )
 
 
 def size_bytes(folder: Path) -> int:
@@ -180,7 +180,17 @@ def write_json(path: Path, value: object) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def swap_in(fresh: Path, folder: Path) -> None:
+@contextmanager
+def replaced(folder: Path) -> Iterator[Path]:
+    """An empty folder to write an export to; at the end it is put in the place of `folder`, if nothing went wrong."""
+    fresh = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    yield fresh
+    _swap_in(fresh, folder)
+
+
+def _swap_in(fresh: Path, folder: Path) -> None:
     """Put `fresh` where `folder` is; files that no export writes (card, notices) move along."""
     if folder.exists():
         for path in folder.iterdir():

@@ -2,6 +2,8 @@
 
 import argparse
 import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from diffusers import UNet2DConditionModel
 from torch import nn
@@ -44,15 +46,15 @@ def run_inpaint(work: WorkDir, options: argparse.Namespace, ranks: Ranks) -> Non
     starter = Exported.load(options.start_from)
     sprites, vae = load_sprites(Packages.fetch(work.packages)), load_exported_vae(options.start_from).to(ranks.device)
     shards = holed_shards(options.num_shards)
-    for shard in shards[ranks.index :: ranks.count]:
-        path = shard.path(work.holed)
-        if not path.exists():
-            composed = compose_shard(
-                shard, sprites, tokenize=lambda captions: encode(starter.tokenizer, captions), seed=options.seed
-            )
-            encode_holed(path, composed, vae, seed=options.seed + shard.index * len(composed.pictures))
-            print(f"{time.strftime('%H:%M:%S')} {path.name}", flush=True)
-    ranks.wait()
+
+    def make(position: int, path: Path) -> None:
+        shard = shards[position]
+        composed = compose_shard(
+            shard, sprites, tokenize=lambda captions: encode(starter.tokenizer, captions), seed=options.seed
+        )
+        encode_holed(path, composed, vae, seed=options.seed + shard.index * len(composed.pictures))
+
+    _make_missing([shard.path(work.holed) for shard in shards], make, ranks)
 
     def report(averaged: nn.Module, step: int) -> None:
         assert isinstance(averaged, UNet2DConditionModel)
@@ -91,15 +93,18 @@ def run_words(work: WorkDir, options: argparse.Namespace, ranks: Ranks) -> None:
     tokenizer = load_tokenizer(work.words_tokenizer)
     sprites, vae = load_sprites(Packages.fetch(work.packages)), load_exported_vae(options.start_from).to(ranks.device)
     shards = word_shards(options.num_shards)
-    for shard in shards[ranks.index :: ranks.count]:
-        path = shard.path(work.worded)
-        if not path.exists():
-            composed = compose_shard(
-                shard, sprites, tokenize=lambda captions: encode(tokenizer, captions), seed=options.seed, draw=worded
-            )
-            encode_shard(path, composed, vae)
-            print(f"{time.strftime('%H:%M:%S')} {path.name}", flush=True)
-    ranks.wait()
+
+    def make(position: int, path: Path) -> None:
+        composed = compose_shard(
+            shards[position],
+            sprites,
+            tokenize=lambda captions: encode(tokenizer, captions),
+            seed=options.seed,
+            draw=worded,
+        )
+        encode_shard(path, composed, vae)
+
+    _make_missing([shard.path(work.worded) for shard in shards], make, ranks)
     known = starter.denoiser.text_encoder.get_input_embeddings().weight.detach()
     words = WordRows(widened_embedding(known, tokenizer, likenesses()), taught_ids(tokenizer, PHRASES, caption_lines()))
 
@@ -142,11 +147,7 @@ def run_distill(work: WorkDir, options: argparse.Namespace, ranks: Ranks) -> Non
     """Distil the exported model `--start-from` into a few-step adapter; at each save write it to `--export-dir`."""
     starter = Exported.load(options.start_from, ranks.device)
     paths = lesson_shards(work.lessons, options.num_shards)
-    for index in range(ranks.index, len(paths), ranks.count):
-        if not paths[index].exists():
-            draw_lessons(paths[index], starter, index, seed=options.seed)
-            print(f"{time.strftime('%H:%M:%S')} {paths[index].name}", flush=True)
-    ranks.wait()
+    _make_missing(paths, lambda position, path: draw_lessons(path, starter, position, seed=options.seed), ranks)
 
     def report(adapter: AdapterNetwork, step: int) -> None:
         for folder in options.export_dir:
@@ -171,3 +172,12 @@ def run_distill(work: WorkDir, options: argparse.Namespace, ranks: Ranks) -> Non
         checkpoint=work.distill_state,
         on_checkpoint=report,
     )
+
+
+def _make_missing(paths: Sequence[Path], make: Callable[[int, Path], None], ranks: Ranks) -> None:
+    """`make(position, path)` for each of `paths` that is not there; the ranks share them and wait for each other."""
+    for position in range(ranks.index, len(paths), ranks.count):
+        if not paths[position].exists():
+            make(position, paths[position])
+            print(f"{time.strftime('%H:%M:%S')} {paths[position].name}", flush=True)
+    ranks.wait()

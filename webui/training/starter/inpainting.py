@@ -3,7 +3,6 @@
 Text encoder and autoencoder stay as they are, so that both models share their files.
 """
 
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from copy import deepcopy
@@ -22,13 +21,12 @@ from webui.training.starter.diffusion import (
     Denoiser,
     PredictionType,
     alphas_cumprod,
-    choose_captions,
+    draw_batch,
     noise_and_target,
-    spread_timesteps,
 )
-from webui.training.starter.export import read_json, swap_in, write_json
+from webui.training.starter.export import read_json, replaced, write_json
 from webui.training.starter.latents import Composed, Shard, encode_pictures, save_shard
-from webui.training.starter.loop import Plan, generator_for, train
+from webui.training.starter.loop import Plan, train
 from webui.training.starter.muon import muon_for
 from webui.training.starter.networks import LATENT_FACTOR, NATIVE_SIZE
 from webui.training.starter.ranks import Ranks
@@ -106,21 +104,16 @@ def train_inpainting(
     unet = denoiser.unet
 
     def loss_of(step: int) -> Tensor:
-        rng = np.random.default_rng([seed, step, ranks.index])
-        rows = rng.integers(len(pool.latents), size=count)
-        clean, holed, masks = (
-            torch.from_numpy(values[rows]).to(ranks.device).float() for values in (pool.latents, pool.holed, pool.masks)
+        batch = draw_batch(pool.latents, pool.token_ids, empty_ids, count=count, seed=seed, step=step, ranks=ranks)
+        holed, masks = (
+            torch.from_numpy(values[batch.rows]).to(ranks.device).float() for values in (pool.holed, pool.masks)
         )
-        token_ids = torch.from_numpy(choose_captions(pool.token_ids[rows], empty_ids, rng)).to(ranks.device)
-        timesteps = torch.from_numpy(spread_timesteps(count, rng)).to(ranks.device)
-        source = generator_for(seed, step, ranks.index, ranks.device)
-        noise = torch.randn(clean.shape, generator=source, device=ranks.device)
         with ranks.autocast():
             with torch.no_grad():
-                context = denoiser.encode_text(token_ids)
-            noisy, target = noise_and_target(clean, noise, signal[timesteps], prediction_type)
+                context = denoiser.encode_text(batch.token_ids)
+            noisy, target = noise_and_target(batch.clean, batch.noise, signal[batch.timesteps], prediction_type)
             seen = torch.cat([noisy, masks, holed], dim=1).contiguous(memory_format=torch.channels_last)
-            return functional.mse_loss(unet(seen, timesteps, context).sample.float(), target)
+            return functional.mse_loss(unet(seen, batch.timesteps, context).sample.float(), target)
 
     denoiser.to(ranks.device)
     unet.to(memory_format=torch.channels_last)
@@ -132,17 +125,16 @@ def export_inpainting(
     folder: Path, *, starter: Path, unet: UNet2DConditionModel, provenance: Mapping[str, object]
 ) -> None:
     """Writes the model of which all but the U-Net is that of the exported model `starter`."""
-    fresh = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    for part in SHARED_PARTS:
-        copy = shutil.copytree if (starter / part).is_dir() else shutil.copy2
-        copy(starter / part, fresh / part)
-    deepcopy(unet).cpu().half().save_pretrained(fresh / "unet")
-    config = read_json(fresh / "unet" / "config.json")
-    config.pop("_name_or_path", None)  # where it was read from
-    write_json(fresh / "unet" / "config.json", config)
-    write_json(fresh / "model_index.json", {**read_json(starter / "model_index.json"), "_class_name": PIPELINE})
-    words = read_json(starter / "atelier.json")
-    write_json(fresh / "atelier.json", {**words, "title": TITLE, "provenance": {**words["provenance"], **provenance}})
-    swap_in(fresh, folder)
+    with replaced(folder) as fresh:
+        for part in SHARED_PARTS:
+            copy = shutil.copytree if (starter / part).is_dir() else shutil.copy2
+            copy(starter / part, fresh / part)
+        deepcopy(unet).cpu().half().save_pretrained(fresh / "unet")
+        config = read_json(fresh / "unet" / "config.json")
+        config.pop("_name_or_path", None)  # where it was read from
+        write_json(fresh / "unet" / "config.json", config)
+        write_json(fresh / "model_index.json", {**read_json(starter / "model_index.json"), "_class_name": PIPELINE})
+        words = read_json(starter / "atelier.json")
+        write_json(
+            fresh / "atelier.json", {**words, "title": TITLE, "provenance": {**words["provenance"], **provenance}}
+        )

@@ -35,12 +35,7 @@ from webui.training.starter.sampling import sample
 from webui.training.starter.sharpen import train_sharpening, with_sharpened_decoder
 from webui.training.starter.sprites import Packages, load_other_sprites, load_sprites
 from webui.training.starter.stage_options import STAGES, TRAINED_STAGES, clock_of, options_parser
-from webui.training.starter.tokenizer import (
-    encode,
-    load_tokenizer,
-    training_lines,
-    write_tokenizer,
-)
+from webui.training.starter.tokenizer import encode, load_tokenizer, training_lines, write_tokenizer
 from webui.training.starter.workdir import WorkDir, build_denoiser, load_denoiser
 
 NUM_HELD_OUT = 48  # pictures the autoencoder is measured with

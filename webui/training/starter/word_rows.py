@@ -4,12 +4,10 @@ All other weights stay as they are to the bit, and so does every picture of a pr
 """
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers.models import BPE
@@ -22,13 +20,12 @@ from webui.training.starter.diffusion import (
     Denoiser,
     PredictionType,
     alphas_cumprod,
-    choose_captions,
+    draw_batch,
     noise_and_target,
-    spread_timesteps,
 )
-from webui.training.starter.export import read_json, swap_in, write_json
+from webui.training.starter.export import read_json, replaced, write_json
 from webui.training.starter.latents import LatentSet, Shard
-from webui.training.starter.loop import Plan, generator_for, train
+from webui.training.starter.loop import Plan, train
 from webui.training.starter.muon import muon_for
 from webui.training.starter.networks import NATIVE_SIZE
 from webui.training.starter.ranks import Ranks
@@ -125,19 +122,12 @@ def train_words(
     (name,) = (name for name, _ in denoiser.named_parameters() if name.endswith("token_embedding.weight"))
 
     def loss_of(step: int) -> Tensor:
-        rng = np.random.default_rng([seed, step, ranks.index])
-        rows = rng.integers(len(pool.latents), size=count)
-        clean = torch.from_numpy(pool.latents[rows]).to(ranks.device).float()
-        token_ids = torch.from_numpy(choose_captions(pool.token_ids[rows], empty_ids, rng)).to(ranks.device)
-        timesteps = torch.from_numpy(spread_timesteps(count, rng)).to(ranks.device)
-        noise = torch.randn(
-            clean.shape, generator=generator_for(seed, step, ranks.index, ranks.device), device=ranks.device
-        )
-        noisy, target = noise_and_target(clean, noise, signal[timesteps], prediction_type)
+        batch = draw_batch(pool.latents, pool.token_ids, empty_ids, count=count, seed=seed, step=step, ranks=ranks)
+        noisy, target = noise_and_target(batch.clean, batch.noise, signal[batch.timesteps], prediction_type)
         with ranks.autocast():
             texts = {name.removeprefix("text_encoder."): words.embedding()}
-            context = functional_call(denoiser.text_encoder, texts, (token_ids,)).last_hidden_state
-            return functional.mse_loss(denoiser(noisy, timesteps, context).float(), target)
+            context = functional_call(denoiser.text_encoder, texts, (batch.token_ids,)).last_hidden_state
+            return functional.mse_loss(denoiser(noisy, batch.timesteps, context).float(), target)
 
     optimizer = muon_for(words, learning_rate=plan.learning_rate, plain=("rows",), ranks=ranks)
     return train(words, optimizer, loss_of, plan, ranks=ranks, checkpoint=checkpoint, on_checkpoint=on_checkpoint)
@@ -147,19 +137,17 @@ def export_words(
     folder: Path, *, source: Path, tokenizer: Path, words: WordRows, provenance: Mapping[str, object]
 ) -> None:
     """Writes the exported model `source` with other words; all its other weights are copied to the bit."""
-    fresh = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    shutil.rmtree(fresh, ignore_errors=True)
-    shutil.copytree(source, fresh)
-    for name in ("vocab.json", "merges.txt"):
-        shutil.copy2(tokenizer / name, fresh / "tokenizer" / name)
-    file = fresh / "text_encoder" / "model.safetensors"
-    weights = load_file(file)
-    known = weights[TOKEN_EMBEDDING]
-    embedding = words.embedding().detach().cpu().to(known.dtype)
-    weights[TOKEN_EMBEDDING] = embedding
-    save_file(weights, file, metadata={"format": "pt"})
-    config = fresh / "text_encoder" / "config.json"
-    write_json(config, {**read_json(config), "vocab_size": len(embedding)})
-    about = read_json(fresh / "atelier.json")
-    write_json(fresh / "atelier.json", {**about, "provenance": {**about["provenance"], **provenance}})
-    swap_in(fresh, folder)
+    with replaced(folder) as fresh:
+        shutil.copytree(source, fresh, dirs_exist_ok=True)
+        for name in ("vocab.json", "merges.txt"):
+            shutil.copy2(tokenizer / name, fresh / "tokenizer" / name)
+        file = fresh / "text_encoder" / "model.safetensors"
+        weights = load_file(file)
+        known = weights[TOKEN_EMBEDDING]
+        embedding = words.embedding().detach().cpu().to(known.dtype)
+        weights[TOKEN_EMBEDDING] = embedding
+        save_file(weights, file, metadata={"format": "pt"})
+        config = fresh / "text_encoder" / "config.json"
+        write_json(config, {**read_json(config), "vocab_size": len(embedding)})
+        about = read_json(fresh / "atelier.json")
+        write_json(fresh / "atelier.json", {**about, "provenance": {**about["provenance"], **provenance}})
