@@ -3,9 +3,12 @@
 import io
 import json
 import random
+import threading
+import time
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
@@ -13,6 +16,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from tests.ui.conftest import OpenPage
 from tests.ui.studio import Server, User, serve
+from webui.errors import StorageError
 from webui.training.data.edits import FILE_NAME, read_edits
 
 SIZE = (900, 600)
@@ -81,6 +85,17 @@ class Photos:
         if files:
             self.step.get_by_label("Add photos or a zip").set_input_files([str(path) for path in files])
         return self.server.services.photo_sets.source(name)
+
+    def ask_to_remove(self) -> None:
+        self.step.get_by_role("button", name="Remove set").click()
+        self.page.get_by_role("button", name="Remove", exact=True).click()
+
+    def remove_set(self) -> None:
+        sets = self.step.get_by_label("Photo set").locator("option:not([value=''])")
+        before = sets.count()
+        self.ask_to_remove()
+        expect(self.step.get_by_text("Drop photos, a folder or a zip here.")).to_be_visible()
+        expect(sets).to_have_count(before - 1)
 
     def expect_count(self, count: int) -> None:
         expect(self.step.locator(".at-photo-grid")).to_have_attribute("data-count", str(count))
@@ -293,10 +308,58 @@ def test_dropped_files_make_a_set_and_a_dropped_zip_fills_it(open_page: OpenPage
     assert told(folder, "hill.txt") == "a hill"
     assert [path.read_text() for path in folder.rglob("beach.txt")] == ["a beach"]
 
-    photos.step.get_by_role("button", name="Remove set").click()
-    photos.page.get_by_role("button", name="Remove", exact=True).click()
-    expect(photos.step.get_by_text("Drop photos, a folder or a zip here.")).to_be_visible()
+    photos.remove_set()
     assert not folder.exists()
+
+
+def test_a_set_removed_while_its_pictures_are_on_their_way_leaves_quietly(
+    open_page: OpenPage, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pictures come late: the last of them are made when their photos are gone."""
+    thumbnails, made = server.services.photo_sets.thumbnails, threading.Semaphore(0)
+    asked: list[Path] = []
+    usual = thumbnails.get
+
+    def late(path: Path, *rest: Any) -> bytes:
+        asked.append(path)
+        deadline = time.monotonic() + 20
+        while path.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        try:
+            return usual(path, *rest)
+        finally:
+            made.release()
+
+    monkeypatch.setattr(thumbnails, "get", late)
+    photos = Photos(open_page(), server)
+    photos.drop([("hill.jpg", encoded(photo(20))), ("lake.jpg", encoded(photo(21)))])
+    photos.expect_count(2)
+    while len(asked) < 2:
+        photos.page.wait_for_timeout(20)
+    photos.remove_set()
+    photos.expect_count(0)
+    for _ in asked:
+        assert made.acquire(timeout=30)
+    photos.page.wait_for_timeout(200)  # an answer that was not given up would be told of by now
+
+
+def test_a_set_that_cannot_be_removed_is_shown_again_with_the_reason(
+    open_page: OpenPage, server: Server, expected_errors: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(id: str) -> None:
+        raise StorageError(f"'{id}' could not be removed: it is in use.", hint="Try again.")
+
+    expected_errors.append("422")
+    photos = Photos(open_page(), server)
+    photos.drop([("hill.jpg", encoded(photo(20)))])
+    photos.expect_count(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(server.services.photo_sets, "remove", refuse)
+        photos.ask_to_remove()
+        expect(photos.step.get_by_role("alert").filter(has_text="it is in use")).to_be_visible()
+    photos.expect_count(1)
+    expect(photos.tile("hill.jpg")).to_be_visible()
+    photos.remove_set()
 
 
 def test_a_folder_of_three_thousand_photos_shows_only_those_in_sight_and_keys_reach_the_last(
@@ -321,8 +384,6 @@ def test_a_folder_of_three_thousand_photos_shows_only_those_in_sight_and_keys_re
     photos.page.keyboard.press("ArrowLeft")
     expect(photos.tile("2998.jpg").get_by_role("button")).to_be_focused()
     assert photos.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    photos.step.get_by_role("button", name="Remove set").click()
-    photos.page.get_by_role("button", name="Remove", exact=True).click()
-    expect(photos.step.get_by_text("Drop photos, a folder or a zip here.")).to_be_visible()
+    photos.remove_set()
     assert (tmp_path / "0000.jpg").exists()
     assert not json.loads((server.services.photo_sets.root / "folders.json").read_text())

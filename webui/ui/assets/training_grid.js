@@ -20,7 +20,7 @@ const atelierTrainingGrid = (() => {
     }
     function render() {
       waiting = 0;
-      if (!box.clientWidth) return;
+      if (!box.clientWidth && photos.length) return;
       const pitch = side + GAP_PX, first = Math.floor(box.scrollTop / pitch) - BEYOND_ROWS, last = Math.ceil((box.scrollTop + box.clientHeight) / pitch) + BEYOND_ROWS;
       const from = Math.max(0, first * columns), to = Math.min(photos.length, last * columns);
       const wanted = new Set(Array.from({ length: Math.max(0, to - from) }, (_, at) => from + at));

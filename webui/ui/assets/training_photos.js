@@ -182,9 +182,12 @@ const atelierTrainingPhotos = (() => {
     if (!set) return;
     const text = set.own ? `Its ${T.plural(set.num_photos, "photo")}, captions and masks are deleted.` : `It is only forgotten; ${set.folder} stays as it is.`;
     atelierExtensions.ask(`Remove "${set.name}"?`, [text], "Remove", async () => {
-      if (!T.report(parts.error, await T.remove(`sets/${set.id}`))) return;
       choose("");
+      await look(); // nothing asks for it any more, so nothing is told that it is gone
+      const told = await T.remove(`sets/${set.id}`);
       await loadSets();
+      if (told.failed) { choose(set.id); await look(); }
+      T.report(parts.error, told);
     });
   }
   function bulkTools() {
@@ -218,7 +221,7 @@ const atelierTrainingPhotos = (() => {
     parts.box.querySelector("[data-tool=next]").hidden = !data?.photos.length;
     T.setText(parts.status, statusOf());
     T.summarize("photos", there ? summaryOf() : "");
-    if (!there) return;
+    if (!there) return drawNone();
     parts.box.dataset.version = data.version;
     parts.box.dataset.checking = data.checking ? "1" : "";
     parts.box.classList.toggle("at-photo-foreign", !own);
@@ -227,6 +230,13 @@ const atelierTrainingPhotos = (() => {
     drawSizes();
     parts.captions.draw();
     viewer.draw();
+  }
+  /* Without a set: pictures that are still on their way are given up. */
+  function drawNone() {
+    for (const image of parts.problems.querySelectorAll("img")) if (!image.complete) image.removeAttribute("src");
+    parts.problems.replaceChildren();
+    parts.problems.dataset.key = "";
+    parts.grid.show([]);
   }
   const used = () => data.photos.filter((photo) => !photo.excluded && !photo.is_prior).length;
   const summaryOf = () => (data.photos.length ? T.plural(used(), "photo") : "No photos yet");
