@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -8,17 +11,21 @@ import torch
 from torch import Tensor, nn
 
 from tests.training.starter_helpers import synthetic_sprites
-from webui.training.starter.diffusion import NATIVE, Denoiser, PredictionType, train_denoiser
+from tests.training.test_two_processes import free_port
+from webui.training.starter.diffusion import NATIVE, Denoiser, Recipe, train_denoiser
 from webui.training.starter.latents import LatentSet
 from webui.training.starter.loop import Clock, Plan, learning_rate_at
 from webui.training.starter.muon import Muon, orthogonalize
 from webui.training.starter.networks import Sizes, build_text_encoder, build_unet, build_vae
-from webui.training.starter.ranks import Ranks
+from webui.training.starter.ranks import Ranks, is_one_of_several, join
 from webui.training.starter.vae import Crops, load_photos, train_vae
 
 TINY = Sizes(vae_channels=(8, 8, 8, 8), unet_channels=(8, 16, 16), text_width=16, text_layers=2, text_heads=2)
 ALONE = Ranks(0, 1, torch.device("cpu"))
 PLAN = Plan(num_steps=2, learning_rate=1e-3, warmup_steps=1, cooldown_steps=1, ema_decay=0.9, checkpoint_every_s=0.0)
+
+SCRIPT = Path(__file__).with_name("starter_processes.py")
+RECIPE = Recipe(batch_size=4, prediction_type="epsilon")
 
 
 class Interrupted(Exception):
@@ -34,26 +41,34 @@ def _interrupt(_: nn.Module, step: int) -> None:
         raise Interrupted
 
 
-def _train_denoiser(
-    checkpoint: Path, *, interrupt: bool = False, prediction_type: PredictionType = "epsilon", plan: Plan = PLAN
-) -> None:
+def train_tiny_denoiser(
+    checkpoint: Path,
+    *,
+    interrupt: bool = False,
+    recipe: Recipe = RECIPE,
+    plan: Plan = PLAN,
+    pool: Mapping[tuple[int, int], LatentSet] | None = None,
+    ranks: Ranks = ALONE,
+) -> nn.Module:
     torch.manual_seed(0)
-    rng = np.random.default_rng(0)
-    latents = rng.standard_normal((8, 4, 16, 16)).astype(np.float16)
-    pool = {NATIVE: LatentSet(latents, rng.integers(0, 50, (8, 4, 77)).astype(np.int16))}
     text_encoder = build_text_encoder(TINY, vocab_size=52, bos_token_id=50, eos_token_id=51)
-    train_denoiser(
+    return train_denoiser(
         Denoiser(build_unet(TINY), text_encoder),
-        pool,
+        pool or {NATIVE: _noise_for_latents(8, 16, 16)},
         np.full(77, 51, np.int16),
         plan,
-        batch_size=4,
-        prediction_type=prediction_type,
+        recipe,
         seed=3,
-        ranks=ALONE,
+        ranks=ranks,
         checkpoint=checkpoint,
         on_checkpoint=_interrupt if interrupt else _ignore,
     )
+
+
+def _noise_for_latents(count: int, height: int, width: int) -> LatentSet:
+    rng = np.random.default_rng(0)
+    latents = rng.standard_normal((count, 4, height, width)).astype(np.float16)
+    return LatentSet(latents, rng.integers(0, 50, (count, 4, 77)).astype(np.int16))
 
 
 def _train_vae(checkpoint: Path, *, interrupt: bool = False) -> None:
@@ -72,7 +87,7 @@ def _tensors(value: object, prefix: str = "") -> Mapping[str, Tensor]:
     return {}
 
 
-@pytest.mark.parametrize("train", [_train_vae, _train_denoiser])
+@pytest.mark.parametrize("train", [_train_vae, train_tiny_denoiser])
 def test_an_interrupted_run_resumes_to_the_same_bits(train: object, tmp_path: Path) -> None:
     assert callable(train)
     train(tmp_path / "straight.pt")
@@ -88,9 +103,9 @@ def test_an_interrupted_run_resumes_to_the_same_bits(train: object, tmp_path: Pa
 
 
 def test_a_finished_run_does_not_train_on(tmp_path: Path) -> None:
-    _train_denoiser(tmp_path / "state.pt")
+    train_tiny_denoiser(tmp_path / "state.pt")
     before = (tmp_path / "state.pt").read_bytes()
-    _train_denoiser(tmp_path / "state.pt")
+    train_tiny_denoiser(tmp_path / "state.pt")
     assert (tmp_path / "state.pt").read_bytes() == before
 
 
@@ -113,7 +128,9 @@ def test_a_run_ends_saved_when_its_clock_does(tmp_path: Path, monkeypatch: pytes
     left = iter((30.0, 20.0, 10.0, 0.0))
     monkeypatch.setattr(Clock, "left_s", lambda _: next(left))
     clock = Clock(ends_at=0.0, length_s=30.0, cooldown_s=20.0)
-    _train_denoiser(tmp_path / "state.pt", plan=replace(PLAN, num_steps=1000, clock=clock, checkpoint_every_s=999.0))
+    train_tiny_denoiser(
+        tmp_path / "state.pt", plan=replace(PLAN, num_steps=1000, clock=clock, checkpoint_every_s=999.0)
+    )
     assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == 3
 
 
@@ -158,3 +175,45 @@ def test_two_ranks_share_the_work_of_one() -> None:
         halves = [updates(0, 2), updates(1, 2)]
     for whole, first, second in zip(updates(0, 1), *halves, strict=True):
         assert torch.allclose(whole, first + second, atol=1e-6)
+
+
+def test_larger_pictures_come_in_smaller_batches_and_most_are_of_the_usual_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, ...]] = []
+    usual = Denoiser.forward
+
+    def forward(self: Denoiser, noisy: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
+        seen.append(tuple(noisy.shape))
+        return usual(self, noisy, timesteps, context)
+
+    monkeypatch.setattr(Denoiser, "forward", forward)
+    pool = {(256, 128): _noise_for_latents(2, 16, 32), (128, 128): _noise_for_latents(8, 16, 16)}
+    train_tiny_denoiser(tmp_path / "state.pt", pool=pool, plan=replace(PLAN, num_steps=40, checkpoint_every_s=99.0))
+    assert set(seen) == {(4, 4, 16, 16), (2, 4, 16, 32)}
+    assert seen.count((4, 4, 16, 16)) > 25
+
+
+def test_processes_that_accelerate_starts_train_one_model(tmp_path: Path) -> None:
+    command = [sys.executable, str(SCRIPT), str(tmp_path), str(free_port())]
+    ended = subprocess.run(
+        command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    first, second = (torch.load(tmp_path / f"weights-{rank}.pt") for rank in range(2))
+    assert all(torch.equal(tensor, second[name]) for name, tensor in first.items()), "both have the same weights"
+    alone = train_tiny_denoiser(tmp_path / "alone.pt").state_dict()
+    assert any(not torch.equal(tensor, first[name]) for name, tensor in alone.items()), "they saw other pictures"
+    assert [path.name for path in (tmp_path / "state").iterdir()] == ["0.pt"], "one process writes"
+
+
+def test_what_runs_by_itself_needs_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    assert not is_one_of_several()
+    threads = torch.get_num_threads()
+    try:
+        ranks = join()
+    finally:
+        torch.set_num_threads(threads)
+    assert (ranks.index, ranks.count) == (0, 1)

@@ -1,4 +1,4 @@
-"""The U-Net and text encoder stage: plain squared error at every noise level, on the pool of latents."""
+"""The U-Net and text encoder stage: squared error at every noise level, on the pool of latents."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,21 +13,37 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import CLIPTextModel
 
+from webui.training.config import LossWeighting
+from webui.training.losses import weights_of_levels
 from webui.training.starter.latents import LatentSet
 from webui.training.starter.loop import Plan, generator_for, train
 from webui.training.starter.muon import muon_for
-from webui.training.starter.networks import LATENT_FACTOR, NATIVE_SIZE
+from webui.training.starter.networks import NATIVE_SIZE
 from webui.training.starter.ranks import Ranks, place
 from webui.training.starter.tokenizer import TokenIds
 
 PredictionType = Literal["v_prediction", "epsilon"]
 PREDICTION_TYPES: tuple[PredictionType, ...] = get_args(PredictionType)
+OptimizerName = Literal["muon", "adamw"]
 NUM_TRAIN_TIMESTEPS = 1000
 BETA_START, BETA_END = 0.00085, 0.012
 CAPTION_DROPOUT = 0.1
 PENULTIMATE_SHARE = 0.1
 OTHER_SIZE_SHARE = 0.1
 NATIVE = (NATIVE_SIZE, NATIVE_SIZE)
+MIN_SNR_GAMMA = 5.0
+NO_MATRICES = ("conv_in", "conv_out", "embeddings")
+"""Parts whose weights get AdamW from Muon."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """What is learned from how much at a time. `batch_size`: pictures per step over all ranks."""
+
+    batch_size: int
+    prediction_type: PredictionType = "v_prediction"
+    weighting: LossWeighting = "none"
+    optimizer: OptimizerName = "muon"
 
 
 def alphas_cumprod() -> Tensor:
@@ -79,28 +95,30 @@ def train_denoiser(
     pool: Mapping[tuple[int, int], LatentSet],
     empty_ids: TokenIds,
     plan: Plan,
+    recipe: Recipe,
     *,
-    batch_size: int,
-    prediction_type: PredictionType,
     seed: int,
     ranks: Ranks,
     checkpoint: Path,
     on_checkpoint: Callable[[nn.Module, int], None],
     compiled: bool = False,
 ) -> nn.Module:
-    """Train to the end of `plan`; `batch_size` is over all ranks. Returns the averaged weights.
+    """Train to the end of `plan`. Returns the averaged weights.
 
-    The pool's latents lie on the device. `compiled`: the U-Net is compiled for the native size.
+    The pool's latents lie on the device. `compiled`: the U-Net is compiled for the size that most of the pool has.
     """
+    usual = max(pool, key=lambda size: len(pool[size].latents))
     signal = alphas_cumprod().to(ranks.device)
     latents = {size: torch.from_numpy(latent_set.latents).to(ranks.device) for size, latent_set in pool.items()}
-    at_native = torch.compile(denoiser, dynamic=False) if compiled else denoiser
+    at_usual = torch.compile(denoiser, dynamic=False) if compiled else denoiser
+    snr = signal / (1 - signal)
+    weights = weights_of_levels(recipe.weighting, snr, recipe.prediction_type, gamma=MIN_SNR_GAMMA)
 
     def loss_of(step: int) -> Tensor:
         rng = np.random.default_rng([seed, step, ranks.index])
         # All ranks take the same picture size, so that none waits for the other.
-        size = _choose_size(pool, np.random.default_rng([seed, step]))
-        count = _rows(batch_size // ranks.count, pool[size])
+        size = _choose_size(pool, usual, np.random.default_rng([seed, step]))
+        count = _rows(recipe.batch_size // ranks.count, size, usual)
         rows = rng.integers(len(latents[size]), size=count)
         clean = latents[size][on_device(rows)].float()
         token_ids = on_device(choose_captions(pool[size].token_ids[rows], empty_ids, rng))
@@ -108,20 +126,21 @@ def train_denoiser(
         timesteps = on_device(spread_timesteps(count, rng))
         source = generator_for(seed, step, ranks.index, ranks.device)
         noise = torch.randn(clean.shape, generator=source, device=ranks.device)
-        network = at_native if size == NATIVE else denoiser
+        network = at_usual if size == usual else denoiser
         with ranks.autocast():
             context = denoiser.encode_text(token_ids, penultimate)
-            noisy, target = noise_and_target(clean, noise, signal[timesteps], prediction_type)
-            return functional.mse_loss(network(noisy, timesteps, context).float(), target)
+            noisy, target = noise_and_target(clean, noise, signal[timesteps], recipe.prediction_type)
+            predicted = network(noisy, timesteps, context).float()
+            errors = functional.mse_loss(predicted, target, reduction="none").mean(dim=(1, 2, 3))
+            return (errors * weights[timesteps]).mean()
 
     def on_device(values: npt.NDArray[np.generic]) -> Tensor:
         return place(torch.from_numpy(values), ranks.device)
 
     denoiser.to(ranks.device)
     denoiser.unet.to(memory_format=torch.channels_last)
-    optimizer = muon_for(
-        denoiser, learning_rate=plan.learning_rate, plain=("conv_in", "conv_out", "embeddings"), ranks=ranks
-    )
+    plain = NO_MATRICES if recipe.optimizer == "muon" else ("",)  # a part of every name
+    optimizer = muon_for(denoiser, learning_rate=plan.learning_rate, plain=plain, ranks=ranks)
     return train(denoiser, optimizer, loss_of, plan, ranks=ranks, checkpoint=checkpoint, on_checkpoint=on_checkpoint)
 
 
@@ -137,17 +156,18 @@ def noise_and_target(
     return noisy, noise if prediction_type == "epsilon" else alpha * noise - sigma * clean
 
 
-def _choose_size(pool: Mapping[tuple[int, int], LatentSet], rng: np.random.Generator) -> tuple[int, int]:
-    others = [size for size in pool if size != NATIVE]
+def _choose_size(
+    pool: Mapping[tuple[int, int], LatentSet], usual: tuple[int, int], rng: np.random.Generator
+) -> tuple[int, int]:
+    others = [size for size in pool if size != usual]
     if others and rng.random() < OTHER_SIZE_SHARE:
         return others[int(rng.integers(len(others)))]
-    return NATIVE
+    return usual
 
 
-def _rows(count: int, latent_set: LatentSet) -> int:
+def _rows(count: int, size: tuple[int, int], usual: tuple[int, int]) -> int:
     """Fewer rows for larger pictures, so that every step costs the same."""
-    area: int = latent_set.latents.shape[-1] * latent_set.latents.shape[-2]
-    return max(1, round(count * (NATIVE_SIZE // LATENT_FACTOR) ** 2 / area))
+    return max(1, round(count * usual[0] * usual[1] / (size[0] * size[1])))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,24 @@
-"""The stages that begin with an exported model: its inpainting sibling, more words, a few-step adapter."""
+"""The stages that begin with an exported model: its inpainting sibling, more words, a few-step adapter, comparisons."""
 
 import argparse
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import torch
 from diffusers import UNet2DConditionModel
 from torch import nn
 
 from webui.training.networks.adapter import AdapterNetwork
+from webui.training.starter.comparing import (
+    CANDIDATES,
+    HELD_OUT,
+    SHARDS,
+    SIZE_PX,
+    Task,
+    compared_concepts,
+    run_candidate,
+)
 from webui.training.starter.diffusion import NATIVE, Denoiser
 from webui.training.starter.distilling import distill, write_few_steps
 from webui.training.starter.evaluate import Exported
@@ -38,7 +48,7 @@ from webui.training.starter.word_rows import (
     word_shards,
 )
 from webui.training.starter.words import PHRASES, likenesses, worded
-from webui.training.starter.workdir import WorkDir
+from webui.training.starter.workdir import WorkDir, build_denoiser
 
 
 def run_inpaint(work: WorkDir, options: argparse.Namespace, ranks: Ranks) -> None:
@@ -172,6 +182,44 @@ def run_distill(work: WorkDir, options: argparse.Namespace, ranks: Ranks) -> Non
         checkpoint=work.distill_state,
         on_checkpoint=report,
     )
+
+
+def run_compare(work: WorkDir, options: argparse.Namespace, ranks: Ranks) -> None:
+    """Train with one recipe after the other on a small task; the ranks share the recipes, each alone with its own.
+
+    The autoencoder and the words are those of the exported model `--start-from`; needs the judge. Recipes whose
+    figures are there already are not run again.
+    """
+    tokenizer = load_tokenizer(options.start_from / "tokenizer")
+    concepts = compared_concepts()
+    sprites = {
+        key: sprite for key, sprite in load_sprites(Packages.fetch(work.packages)).items() if key.concept in concepts
+    }
+    vae, shards = load_exported_vae(options.start_from).to(ranks.device), (*SHARDS, HELD_OUT)
+
+    def make(position: int, path: Path) -> None:
+        composed = compose_shard(
+            shards[position], sprites, tokenize=lambda captions: encode(tokenizer, captions), seed=options.seed
+        )
+        encode_shard(path, composed, vae)
+
+    _make_missing([shard.path(work.compared) for shard in shards], make, ranks)
+    pool, held_out = (load_pool(work.compared, some, UNIT)[SIZE_PX, SIZE_PX] for some in (SHARDS, (HELD_OUT,)))
+    task = Task(pool=pool, held_out=held_out, tokenizer=tokenizer, vae=vae, judge=work.judge().to(ranks.device))
+    for name, candidate in list(CANDIDATES.items())[ranks.index :: ranks.count]:
+        if (work.compared / f"{name}.json").exists():
+            continue
+        torch.manual_seed(candidate.seed)
+        figures = run_candidate(
+            build_denoiser(tokenizer),
+            candidate,
+            task,
+            num_samples=options.compare_samples,
+            ranks=Ranks(0, 1, ranks.device),
+            folder=work.compared,
+            name=name,
+        )
+        print(f"{time.strftime('%H:%M:%S')} {name}: {figures}", flush=True)
 
 
 def _make_missing(paths: Sequence[Path], make: Callable[[int, Path], None], ranks: Ranks) -> None:

@@ -112,12 +112,13 @@ def train_judge(
 
 
 @torch.no_grad()
-def judge_pictures(judge: Judge, pictures: Pixels) -> list[Verdict]:
-    """One verdict per picture, uint8 (B, H, W, 3)."""
+def judge_pictures(judge: Judge, pictures: Pixels, among: Sequence[str] = CONCEPT_NAMES) -> list[Verdict]:
+    """One verdict per picture, uint8 (B, H, W, 3): the likeliest concept `among` some, and the style."""
     device = judge.conv_in.weight.device
     concepts, styles = judge(to_tensor(np.stack([_shrink(picture) for picture in pictures]), device))
-    best = zip(concepts.argmax(dim=1).tolist(), styles.argmax(dim=1).tolist(), strict=True)
-    return [Verdict(CONCEPT_NAMES[concept], STYLES[style]) for concept, style in best]
+    asked = concepts[:, [CONCEPT_NAMES.index(name) for name in among]]
+    best = zip(asked.argmax(dim=1).tolist(), styles.argmax(dim=1).tolist(), strict=True)
+    return [Verdict(among[concept], STYLES[style]) for concept, style in best]
 
 
 def judge_pairs(judge: Judge, pictures: Pixels, places: tuple[str, str]) -> list[set[str]]:

@@ -118,7 +118,7 @@ def _left_s(plan: Plan, ranks: Ranks) -> float:
     """Seconds to the end of the run, the same number on every rank."""
     if plan.clock is None:
         return math.inf
-    left = torch.tensor(plan.clock.left_s(), dtype=torch.float64)
+    left = torch.tensor(plan.clock.left_s(), dtype=torch.float64, device=ranks.device)
     ranks.average(left)
     return float(left)
 

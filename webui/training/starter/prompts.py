@@ -3,6 +3,7 @@
 The measured ones are never used to choose anything: not a setting, not a step to stop at, not a picture for the card.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +14,9 @@ from webui.training.starter.variants import STYLES, TONE_CODES
 from webui.training.starter.vocabulary import COLOURS, STYLE_WORDS
 
 NUM_OBJECT_PROMPTS, NUM_PAIR_PROMPTS = 200, 50
+COMPARED_TURNS = 6
 PAIR_PLACES = ("on the left", "on the right")
-OBJECT_SEED, PAIR_SEED, WATCHED_SEED = 50_000, 60_000, 70_000
+OBJECT_SEED, PAIR_SEED, WATCHED_SEED, COMPARED_SEED = 50_000, 60_000, 70_000, 80_000
 WATCHED_SCENES = (
     "a woman with red hair at the beach, 3d icon",
     "a standing man on a blue background, flat icon",
@@ -64,6 +66,22 @@ def watched_prompts() -> tuple[Prompt, ...]:
         for index, text in enumerate(WATCHED_SCENES)
     ]
     return (*rows, *scenes)
+
+
+def compared_prompts(concepts: Sequence[str]) -> tuple[Prompt, ...]:
+    """Each of `concepts` on six backgrounds: what recipes are compared with, so never what a model is measured with."""
+    prompts = []
+    for row, concept in enumerate(concepts):
+        for turn in range(COMPARED_TURNS):
+            index = COMPARED_TURNS * row + turn
+            colour, style = list(COLOURS)[index % len(COLOURS)], STYLES[turn % len(STYLES)]
+            text = (
+                f"{with_article(concept)} in front of {with_article(f'{colour} background')}, {STYLE_WORDS[style][1]}"
+            )
+            prompts.append(
+                Prompt(text=text, concepts=(concept,), colour=colour, style=style, seed=COMPARED_SEED + index)
+            )
+    return tuple(prompts)
 
 
 def _object_prompt(seed: int, index: int, *, wording: int) -> Prompt:

@@ -1,12 +1,14 @@
-"""Several single-threaded processes that train one model by averaging their gradients.
+"""Several processes that train one model by averaging their gradients.
 
-On a CPU two such processes are markedly faster than one with two threads. The environment below keeps glibc from
-giving memory back and taking it again at every step, which costs half the time.
+On a CPU two such processes are markedly faster than one with two threads, so this program starts itself twice; on GPUs,
+or on several machines, `accelerate launch` starts it. The environment below keeps glibc from giving memory back and
+taking it again at every step, which costs half the time.
 """
 
 import datetime
 import os
 import signal
+import socket
 import subprocess
 import sys
 from contextlib import AbstractContextManager, nullcontext
@@ -16,8 +18,8 @@ from types import FrameType
 
 import torch
 import torch.distributed as dist
+from accelerate import PartialState
 from torch import Tensor, nn
-from torch._C._distributed_c10d import FileStore
 
 WORKER_ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": "2000000000",
@@ -46,7 +48,7 @@ class Ranks:
     @property
     def num_workers(self) -> int:
         """Processes that prepare batches: all the cores beside a GPU, none where the cores do the training."""
-        return max(1, (os.cpu_count() or 2) - 1) if self.device.type == "cuda" else 0
+        return max(1, (os.cpu_count() or 2) // self.count - 1) if self.device.type == "cuda" else 0
 
     def autocast(self) -> AbstractContextManager[object]:
         """bfloat16 where it is faster: on a GPU. On a CPU, 32-bit training took two thirds of the time."""
@@ -79,15 +81,15 @@ def place(tensor: Tensor, device: torch.device) -> Tensor:
 def launch(arguments: list[str], *, num_processes: int, pid_file: Path) -> int:
     """Run this program once per rank with `arguments` and wait; returns the first non-zero exit status, or 0.
 
-    SIGTERM and SIGINT are passed on, so each rank can finish its step and save.
+    The ranks find each other as those of `accelerate launch` do, on this machine alone. SIGTERM and SIGINT are passed
+    on, so each rank can finish its step and save.
     """
     pid_file.parent.mkdir(parents=True, exist_ok=True)
-    meeting = pid_file.with_suffix(".meeting")
-    meeting.unlink(missing_ok=True)
-    environment = {**os.environ, **WORKER_ENVIRONMENT}
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
     children = [
         subprocess.Popen(
-            [sys.executable, "-m", "webui.training.starter", *arguments, "--rank", str(index)], env=environment
+            [sys.executable, "-m", "webui.training.starter", *arguments, "--worker"],
+            env={**os.environ, **WORKER_ENVIRONMENT, **(_place(index, num_processes, meeting))},
         )
         for index in range(num_processes)
     ]
@@ -100,6 +102,20 @@ def launch(arguments: list[str], *, num_processes: int, pid_file: Path) -> int:
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, pass_on)
     return _wait(children)
+
+
+def _place(index: int, count: int, meeting: dict[str, str]) -> dict[str, str]:
+    """What tells a process that it is one of several, in torchrun's variables."""
+    if count == 1:
+        return {}
+    place = {"RANK": index, "LOCAL_RANK": index, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
+    return {**meeting, **{name: str(value) for name, value in place.items()}}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _wait(children: list[subprocess.Popen[bytes]]) -> int:
@@ -119,16 +135,21 @@ def _wait(children: list[subprocess.Popen[bytes]]) -> int:
     return status
 
 
-def join(index: int, count: int, meeting: Path) -> Ranks:
-    """Become rank `index` of `count`, meeting the others through a file."""
-    if torch.cuda.is_available():
+def is_one_of_several() -> bool:
+    """Whether `accelerate launch`, torchrun or `launch` started this process beside others."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def join() -> Ranks:
+    """Meet the other processes, if there are any; each of them has a GPU, or a share of the cores."""
+    on_gpu = torch.cuda.is_available()
+    state = PartialState(cpu=not on_gpu, timeout=PATIENCE)
+    count = int(state.num_processes)
+    if on_gpu:
         torch.set_float32_matmul_precision("high")
-        return Ranks(index, 1, torch.device("cuda"))
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // count))
-    if count > 1:
-        store = FileStore(str(meeting), count)
-        dist.init_process_group("gloo", store=store, rank=index, world_size=count, timeout=PATIENCE)
-    return Ranks(index, count, torch.device("cpu"))
+    else:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // count))
+    return Ranks(int(state.process_index), count, state.device)
 
 
 def average_gradients(module: nn.Module, ranks: Ranks, *, stop: bool) -> bool:

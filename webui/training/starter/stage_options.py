@@ -8,8 +8,8 @@ from webui.training.starter.diffusion import PREDICTION_TYPES
 from webui.training.starter.loop import Clock
 
 STAGES = ("vae", "sharpen", "encode", "unet", "export", "judge", "evaluate")
-LATER_STAGES = ("inpaint", "words", "distill")
-"""Made of an exported model, not of a run's own states."""
+LATER_STAGES = ("inpaint", "words", "distill", "compare")
+"""Made of an exported model, or of parts of it, not of a run's own states."""
 DATA_STAGES = ("photos",)
 """Called by their name alone; they only write what others train on."""
 TRAINED_STAGES = ("vae", "sharpen", "encode", "unet", "judge", *LATER_STAGES)
@@ -50,6 +50,7 @@ def options_parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--words-rate", type=float, default=5e-3)
     parser.add_argument("--distill-steps", type=int, default=1500, help="half of them with a falling learning rate")
     parser.add_argument("--distill-rate", type=float, default=8e-3)
+    parser.add_argument("--compare-samples", type=int, default=10_000, help="pictures that every recipe learns from")
     parser.add_argument("--judge-steps", type=int, default=2000)
     parser.add_argument("--prediction-type", choices=PREDICTION_TYPES, default="v_prediction")
     parser.add_argument("--batch-size", type=int, default=96, help="pictures per step over all processes")
@@ -58,6 +59,6 @@ def options_parser(description: str | None) -> argparse.ArgumentParser:
         "--seconds", type=float, default=0.0, help="end the stage's training after so long, even before its last step"
     )
     parser.add_argument("--cooldown-seconds", type=float, default=0.0, help="last of --seconds, with a falling rate")
-    parser.add_argument("--rank", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     parser.set_defaults(export_dir=None, started=time.monotonic())
     return parser

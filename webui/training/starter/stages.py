@@ -12,7 +12,7 @@ from diffusers import AutoencoderKL
 from torch import nn
 
 from webui.training.starter import vae as vae_stage
-from webui.training.starter.diffusion import Denoiser, train_denoiser
+from webui.training.starter.diffusion import Denoiser, Recipe, train_denoiser
 from webui.training.starter.evaluate import Exported, evaluate, photo_psnr, write_sheet
 from webui.training.starter.export import (
     GUIDANCE_SCALE,
@@ -22,14 +22,14 @@ from webui.training.starter.export import (
     load_exported_vae,
     size_bytes,
 )
-from webui.training.starter.exported_stages import run_distill, run_inpaint, run_words
+from webui.training.starter.exported_stages import run_compare, run_distill, run_inpaint, run_words
 from webui.training.starter.feed import Feed
 from webui.training.starter.judge import Judge, judge_pictures, measure_judge, train_judge
 from webui.training.starter.latents import compose_shard, encode_shard, load_pool, pool_shards
 from webui.training.starter.loop import Plan
 from webui.training.starter.networks import NATIVE_SIZE, Sizes, build_vae
 from webui.training.starter.prompts import watched_prompts
-from webui.training.starter.ranks import Ranks, join, launch
+from webui.training.starter.ranks import Ranks, is_one_of_several, join, launch
 from webui.training.starter.sample_adapters import write_sample_sets
 from webui.training.starter.sampling import sample
 from webui.training.starter.sharpen import train_sharpening, with_sharpened_decoder
@@ -50,14 +50,18 @@ def main(arguments: list[str]) -> int:
     if options.stage == "all":
         rest = [argument for argument in arguments if argument != "all"]
         return next((status for stage in STAGES if (status := main([stage, *rest]))), 0)
-    work = WorkDir(options.work_dir)
-    Packages.fetch(work.packages)
-    if options.stage not in TRAINED_STAGES:
-        return {"export": _export, "evaluate": _evaluate, "photos": _photos}[options.stage](work, options)
-    if not (work.tokenizer / "vocab.json").exists():
-        write_tokenizer(work.tokenizer, training_lines())
-    if options.rank is None:
+    work, is_worker = WorkDir(options.work_dir), options.worker or is_one_of_several()
+    if options.stage in TRAINED_STAGES and not is_worker:
         return launch(arguments, num_processes=_num_processes(), pid_file=work.pid_file)
+    ranks = join()
+    if ranks.is_first:
+        Packages.fetch(work.packages)
+        if not (work.tokenizer / "vocab.json").exists():
+            write_tokenizer(work.tokenizer, training_lines())
+    ranks.wait()
+    if options.stage not in TRAINED_STAGES:
+        alone = {"export": _export, "evaluate": _evaluate, "photos": _photos}[options.stage]
+        return alone(work, options) if ranks.is_first else 0
     torch.manual_seed(options.seed)
     run = {
         "vae": _run_vae,
@@ -68,8 +72,9 @@ def main(arguments: list[str]) -> int:
         "inpaint": run_inpaint,
         "words": run_words,
         "distill": run_distill,
+        "compare": run_compare,
     }[options.stage]
-    run(work, options, join(options.rank, _num_processes(), work.meeting))
+    run(work, options, ranks)
     return 0
 
 
@@ -207,8 +212,7 @@ def _run_unet(work: WorkDir, options: argparse.Namespace, ranks: Ranks) -> None:
         pool,
         empty_ids,
         plan,
-        batch_size=options.batch_size,
-        prediction_type=options.prediction_type,
+        Recipe(batch_size=options.batch_size, prediction_type=options.prediction_type),
         seed=options.seed,
         ranks=ranks,
         checkpoint=work.unet_state,

@@ -68,6 +68,11 @@ class WorkDir:
         return self.root / "distill.pt"
 
     @property
+    def compared(self) -> Path:
+        """Recipes beside each other."""
+        return self.root / "compared"
+
+    @property
     def lessons(self) -> Path:
         """The starter's own ways from noise to pictures."""
         return self.root / "lessons"
@@ -88,10 +93,6 @@ class WorkDir:
     @property
     def pid_file(self) -> Path:
         return self.root / "pids"
-
-    @property
-    def meeting(self) -> Path:
-        return self.root / "pids.meeting"
 
     def plain_vae(self) -> AutoencoderKL:
         """The autoencoder of the first stage."""
