@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -568,6 +569,13 @@ def test_events_are_read_as_they_come_each_once(tmp_path: Path) -> None:
     with reader.reading(path) as (record, _):
         assert [note.text for note in record.notes] == ["After a kill."], "what was cut off takes no other line along"
         assert record.step == 3
+
+
+def test_a_loss_counts_where_the_time_left_is_not_known(tmp_path: Path) -> None:
+    path, reader = tmp_path / "events.jsonl", RunReader()
+    EventLines(path)(replace(loss(2), seconds_left=None))
+    with reader.reading(path) as (record, _):
+        assert (record.step, record.seconds_left) == (2, None)
 
 
 def test_what_a_resumed_run_tells_again_replaces_what_it_told_before(tmp_path: Path) -> None:

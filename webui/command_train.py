@@ -302,10 +302,7 @@ def told(event: JobEvent) -> str:
         case TrainingNote():
             return f"Warning: {event.text}" if event.kind == "warning" else event.text
         case Estimated():
-            minutes = event.seconds_per_step * event.num_steps / 60
-            peak, free = event.peak_bytes / 2**30, event.free_bytes / 2**30
-            pace = f"{event.num_steps} steps of {event.seconds_per_step:.2f} s, {minutes:.0f} minutes"
-            return f"{pace}; {peak:.1f} of {free:.1f} GiB"
+            return f"{_pace(event)}; {event.peak_bytes / 2**30:.1f} of {event.free_bytes / 2**30:.1f} GiB"
         case ValidationReported():
             trained = f"{event.train:.4f} (base {event.base_train:.4f}) on trained photos"
             if event.held_out is None or event.base_held_out is None:
@@ -319,6 +316,17 @@ def told(event: JobEvent) -> str:
         case TrainingFinished():
             return f"Best: step {event.best_step} at weight {event.best_weight:g}: {event.adapter}"
     return ""
+
+
+def _pace(event: Estimated) -> str:
+    pace = f"{event.num_steps} steps of {event.seconds_per_step:.2f} s"
+    seconds = event.seconds_per_step * event.num_steps
+    if event.seconds_per_candidate is None:
+        uncounted = f" without measuring {event.num_candidates} candidates" if event.num_candidates else ""
+        return f"{pace}, {seconds / 60:.0f} minutes{uncounted}"
+    seconds += event.seconds_per_candidate * event.num_candidates
+    pace += f", {event.num_candidates} candidates of {event.seconds_per_candidate:.1f} s to measure"
+    return f"{pace}, {seconds / 60:.0f} minutes"
 
 
 def _loss(event: LossReported) -> str:

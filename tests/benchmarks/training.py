@@ -142,6 +142,7 @@ def time_ours(case: Case) -> Timing:
     from webui.pipeline.allocator import keep_freed_memory
     from webui.pipeline.device import Device
     from webui.training.base import attached, load_base, make_light
+    from webui.training.caching import TensorCache
     from webui.training.config import TrainingConfig
     from webui.training.feed import Feed
     from webui.training.loop import Trainer
@@ -194,8 +195,8 @@ def time_ours(case: Case) -> Timing:
         )
         model = load_base(library, checkpoint.name, device)
         network = attached(model, config)
+        captions = Captions(model.text_encoder, TensorCache("memory", Path()), clip_skip=0, live=False)
         make_light(model)
-        captions = Captions(model.text_encoder, clip_skip=0, live=False)
         denoising = denoising_of(model, captions, config.loss, as_base=lambda: network.scaled(0.0))
         feed = Feed(Cached(), config, Ranks(), num_timesteps=1000)  # type: ignore[arg-type]
         states = StateFile(Path(folder), Identity(base="", base_digest="", photos={}))

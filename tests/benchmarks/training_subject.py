@@ -36,6 +36,7 @@ from webui.library.catalog import Library  # noqa: E402
 from webui.pipeline.device import Device  # noqa: E402
 from webui.pipeline.latents import to_values  # noqa: E402
 from webui.training.base import attached, load_base  # noqa: E402
+from webui.training.caching import TensorCache  # noqa: E402
 from webui.training.config import Method, TrainingConfig  # noqa: E402
 from webui.training.events import TrainingFinished, TrainingNote, ValidationReported  # noqa: E402
 from webui.training.folders import RunFolder  # noqa: E402
@@ -181,7 +182,10 @@ class Judging:
         model = load_base(self._library, config.base, CPU)
         network = attached(model, config)
         denoising = denoising_of(
-            model, Captions(model.text_encoder, clip_skip=0, live=True), config.loss, as_base=torch.no_grad
+            model,
+            Captions(model.text_encoder, TensorCache("memory", Path()), clip_skip=0, live=True),
+            config.loss,
+            as_base=torch.no_grad,
         )
         sampler = Sampler(model, network, config)
 

@@ -1,6 +1,7 @@
 """A run in memory: a tiny checkpoint, photos that are numbers, and a few of the U-Net's own weights to train."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from webui.pipeline.model import Model
+from webui.training.caching import TensorCache
 from webui.training.config import TrainingConfig
 from webui.training.feed import Feed
 from webui.training.loop import Trainer
@@ -155,15 +157,18 @@ def a_run(
     ranks: Ranks | None = None,
     identity: Identity | None = None,
     dropout: float = 0.1,
+    candidate_s: float | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Run]:
     """A trainer on `model`, which is as it was afterwards."""
     network, ranks = Changes(model, dropout), ranks or Ranks()
-    captions = Captions(model.text_encoder, clip_skip=0, live=False)
+    captions = Captions(model.text_encoder, TensorCache("memory", Path()), clip_skip=0, live=False)
     denoising = denoising_of(model, captions, settings.loss, as_base=lambda: network.scaled(0.0))
     feed = Feed(source or Numbers(), settings, ranks, num_timesteps=1000)
     states = StateFile(folder / "state", identity or identity_for(settings))
     try:
-        yield Run(Trainer(network, denoising, feed, settings, ranks, states), network, denoising, feed, states)
+        trainer = Trainer(network, denoising, feed, settings, ranks, states, candidate_s=candidate_s, clock=clock)
+        yield Run(trainer, network, denoising, feed, states)
     finally:
         network.detach()
 

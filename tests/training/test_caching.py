@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from webui.errors import StorageError
+from webui.prompt.chunks import Chunk, EmbeddingUse
 from webui.training.caching import TensorCache, latent_key, text_key, weights_digest
 
 
@@ -88,8 +89,27 @@ def test_keys_tell_everything_apart_that_changes_what_is_encoded() -> None:
 
     others = [{"content": "d"}, {"area": (0.0, 0.5, 8.0, 8.5)}, {"size": (8, 16)}, {"flipped": True}, {"encoder": "w"}]
     assert len({key(), *(key(**other) for other in others)}) == 6
-    texts = {text_key("a", clip_skip=0, encoders="e"), text_key("a", clip_skip=1, encoders="e")}
-    assert len(texts | {text_key("b", clip_skip=0, encoders="e"), text_key("a", clip_skip=0, encoders="f")}) == 4
+
+    def text(*token_ids: int, **more: object) -> str:
+        said = {"clip_skip": 0, "encoders": "e", "computed_in": "float32", **more}
+        return text_key([Chunk(token_ids, (1.0,) * len(token_ids))], **said)  # type: ignore[arg-type]
+
+    other_texts = [{"clip_skip": 1}, {"encoders": "f"}, {"computed_in": "bfloat16"}]
+    word = Chunk((0,), (1.0,), (EmbeddingUse(0, "a word", 1),))
+    with_word = text_key([word], clip_skip=0, encoders="e", computed_in="float32")
+    assert len({text(1, 2), text(12), text(0), with_word, *(text(1, 2, **other) for other in other_texts)}) == 7
+
+
+def test_no_more_than_asked_for_stays_in_memory_and_what_is_passing_makes_no_file(tmp_path: Path) -> None:
+    cache, make = TensorCache("disk", tmp_path, most=2), Maker()
+    for key in ("a", "b", "a", "c", "a"):
+        cache.get(key, make, passing=True)
+    assert make.count == 3
+    cache.get("b", make, passing=True)
+    assert make.count == 4, "it was used least lately"
+    assert list(tmp_path.iterdir()) == []
+    off = TensorCache("off", tmp_path, most=2)
+    assert [off.get("a", make, passing=True)["latent"][0, 0] for _ in range(2)] == [5.0, 6.0]
 
 
 def test_the_digest_of_weights_tells_each_of_them() -> None:

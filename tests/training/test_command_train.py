@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -148,6 +149,7 @@ def test_a_line_that_was_cut_off_is_left_out(tmp_path: Path) -> None:
 EVENTS: tuple[JobEvent, ...] = (
     TrainingNote(text="Hm.", kind="warning"),
     Estimated(peak_bytes=2**31, free_bytes=2**33, seconds_per_step=2.0, num_steps=30, changes=()),
+    Estimated(peak_bytes=2**31, free_bytes=2**33, seconds_per_step=2.0, num_steps=30, num_candidates=4),
     ValidationReported(step=5, train=0.1, held_out=0.2, base_train=0.3, base_held_out=0.4),
     ValidationReported(step=5, train=0.1, held_out=None, base_train=0.3, base_held_out=None),
     CandidateSaved(step=5, path="x/000005.safetensors"),
@@ -163,6 +165,13 @@ def test_events_are_told_in_words(event: JobEvent) -> None:
     stream = StringIO()
     Shown(stream)(event)
     assert stream.getvalue().strip() == told(event)
+
+
+def test_the_estimate_counts_the_candidates_where_it_is_known_what_they_take() -> None:
+    estimate = Estimated(peak_bytes=2**31, free_bytes=2**33, seconds_per_step=2.0, num_steps=30, num_candidates=4)
+    assert told(estimate) == "30 steps of 2.00 s, 1 minutes without measuring 4 candidates; 2.0 of 8.0 GiB"
+    known = replace(estimate, seconds_per_candidate=30.0)
+    assert told(known) == "30 steps of 2.00 s, 4 candidates of 30.0 s to measure, 3 minutes; 2.0 of 8.0 GiB"
 
 
 def test_losses_are_told_now_and_then() -> None:

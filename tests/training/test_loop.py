@@ -1,7 +1,6 @@
 """The loop on a tiny random checkpoint: what it learns, and that stopping it anywhere changes nothing."""
 
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -13,11 +12,12 @@ from webui.jobs.cancel import JobInterrupted
 from webui.jobs.events import JobEvent
 from webui.pipeline.manager import PipelineManager
 from webui.pipeline.model import Model
+from webui.training import optimizers
 from webui.training.config import FINDS_RATE, OptimizerName
 from webui.training.events import LossReported, Paused
 from webui.training.guard import NotFinite
 from webui.training.loop import candidate_steps, phase_of
-from webui.training.optimizers import OPTIMIZERS, OptimizerRow
+from webui.training.optimizers import OPTIMIZERS, optimizer_problem
 
 
 @pytest.fixture
@@ -75,11 +75,7 @@ def test_a_run_that_was_paused_anywhere_ends_with_the_same_bits(model: Model, tm
         assert torch.equal(run.weights(), straight)
 
 
-def runs_here(row: OptimizerRow) -> bool:
-    return not row.needs_cuda and (row.package is None or find_spec(row.package) is not None)
-
-
-@pytest.mark.parametrize("name", [name for name, row in OPTIMIZERS.items() if runs_here(row)])
+@pytest.mark.parametrize("name", [name for name in OPTIMIZERS if optimizer_problem(name, torch.device("cpu")) is None])
 def test_every_optimizer_learns_and_resumes_to_the_bit(model: Model, tmp_path: Path, name: OptimizerName) -> None:
     finds_rate = name in FINDS_RATE
     optimizer = {"name": name, "rate": 1.0 if finds_rate else 1e-3, "warmup": 0.0}
@@ -91,6 +87,25 @@ def test_every_optimizer_learns_and_resumes_to_the_bit(model: Model, tmp_path: P
         run.trainer.resume()
         run.trainer.train(report=nothing, check=nothing, on_candidate=nothing)
         assert torch.equal(run.weights(), straight)
+
+
+@pytest.mark.parametrize(
+    ("device", "installed", "problem"),
+    [
+        ("cpu", "0.50.0", None),
+        ("cpu", "0.49.2", "from bitsandbytes 0.50.0 on; 0.49.2 is there"),
+        ("cuda", "0.43.0", None),
+        ("mps", "0.50.2", "not on 'mps'"),
+    ],
+)
+def test_8_bit_adamw_runs_where_its_package_does(
+    device: str, installed: str, problem: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(optimizers, "find_spec", lambda name: object())
+    monkeypatch.setattr(optimizers, "version", lambda name: installed)
+    found = optimizer_problem("adamw8bit", torch.device(device))
+    assert (found is None) == (problem is None)
+    assert found is None or (problem is not None and problem in found.message)
 
 
 def test_what_happens_at_a_candidate_changes_nothing(model: Model, tmp_path: Path) -> None:
@@ -229,7 +244,7 @@ def test_the_loss_is_told_with_rates_and_the_time_left(model: Model, tmp_path: P
         run.trainer.train(report=events.append, check=nothing, on_candidate=nothing)
     told = [event for event in events if isinstance(event, LossReported)]
     assert [event.step for event in told] == [1, 2, 3, 4, 5, 6]
-    assert told[-1].seconds_left == 0
+    assert [event.seconds_left is None for event in told] == [True] * 3 + [False] * 3, "the first candidate is at 3"
     assert told[0].rates["unet"] == pytest.approx(1e-3)
     assert all(event.loss > 0 and event.gradient_norm > 0 for event in told)
 

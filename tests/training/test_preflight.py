@@ -9,7 +9,7 @@ import torch
 
 from tests.conftest import CPU
 from tests.training.loop_helpers import Run, a_run, config
-from webui.errors import OutOfDeviceMemory
+from webui.errors import InvalidRequest, OutOfDeviceMemory
 from webui.pipeline.device import Device
 from webui.pipeline.manager import PipelineManager
 from webui.training import preflight
@@ -37,6 +37,7 @@ def test_a_step_is_measured_and_leaves_nothing_behind(manager: PipelineManager, 
         assert estimate.changes == ()
         assert 0 < estimate.peak_bytes < estimate.free_bytes
         assert estimate.seconds_per_step > 0
+        assert (estimate.num_candidates, estimate.seconds_per_candidate) == (2, None), "the base is not measured yet"
         assert torch.equal(run.weights(), before)
         assert all(parameter.grad is None for _, parameter in run.network.named_parameters())
 
@@ -66,6 +67,31 @@ def test_what_does_not_fit_climbs_down_the_ladder(
     assert chosen.resources.gradient_checkpointing
     assert (chosen.schedule.batch_size, chosen.schedule.accumulation) == (2, 2)
     assert estimate.changes == (LADDER[0].told, LADDER[1].told)
+
+
+@pytest.mark.parametrize("runs", [True, False])
+def test_the_last_rung_is_8_bit_adamw_where_it_runs(
+    manager: PipelineManager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runs: bool
+) -> None:
+    settings, seen = config(schedule={"batch_size": 1}), list[TrainingConfig]()
+    real = preflight.measure
+
+    def measure(trial: Trial, device: torch.device, limit_bytes: float) -> preflight.Measured:
+        if len(seen) <= 2:
+            raise DoesNotFit
+        return real(trial, device, limit_bytes)
+
+    monkeypatch.setattr(preflight, "measure", measure)
+    problem = None if runs else InvalidRequest("optimizer.name", "It does not run here.")
+    monkeypatch.setattr(preflight, "optimizer_problem", lambda name, device: problem)
+    with a_run(manager.load("tiny"), tmp_path, settings) as run:
+        if not runs:
+            with pytest.raises(OutOfDeviceMemory):
+                plan(settings, CPU, trials(run, seen))
+            return
+        chosen, estimate = plan(settings, CPU, trials(run, seen))
+    assert chosen.optimizer.name == "adamw8bit"
+    assert estimate.changes == (LADDER[0].told, LADDER[2].told)
 
 
 def test_without_a_ladder_what_does_not_fit_is_refused(manager: PipelineManager, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Whole runs on a tiny random checkpoint, from photos on the disk to a file that the program lists and can use."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,11 @@ def test_a_run_ends_with_an_adapter_in_the_library(tmp_path: Path, photos: Path,
     assert finished.validation
     kinds = [type(event) for event in events]
     assert kinds.index(Estimated) < kinds.index(LossReported)
+    first, second = (event for event in events if isinstance(event, Estimated))
+    assert first.seconds_per_candidate is None and first.num_candidates == 2
+    assert second.seconds_per_candidate is not None and second.seconds_per_candidate > 0
+    assert replace(second, seconds_per_candidate=None) == first, "told again once the base was measured"
+    assert all(event.seconds_left is not None for event in events if isinstance(event, LossReported))
     assert [e.step for e in events if isinstance(e, CandidateSaved)] == [2, 4]
     assert [e.step for e in events if isinstance(e, ValidationReported)][-2:] == [2, 4]
     assert kinds[-1] is TrainingFinished

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -9,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from webui.pipeline.model import Model
+from webui.training.caching import TensorCache
 from webui.training.config import Loss
 from webui.training.feed import Batch
 from webui.training.stepping import Denoising, denoising_of
@@ -36,7 +38,7 @@ def photos(numbers: Sequence[int]) -> list[MeasuredPhoto]:
 
 
 def denoising_for(model: Model, rule: Loss | None = None, *, live: bool = False) -> Denoising:
-    captions = Captions(model.text_encoder, clip_skip=0, live=live)
+    captions = Captions(model.text_encoder, TensorCache("memory", Path()), clip_skip=0, live=live)
     return denoising_of(model, captions, rule or Loss(), as_base=torch.no_grad)
 
 

@@ -6,7 +6,8 @@ So nothing is ever stale: another picture, crop, size, or autoencoder is another
 import hashlib
 import struct
 import zlib
-from collections.abc import Callable, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -17,35 +18,47 @@ from torch import Tensor, nn
 from webui.errors import StorageError
 from webui.library.whole_files import write_whole
 from webui.pipeline.weight_files import byte_view
+from webui.prompt.chunks import Chunk
 from webui.training.config import CacheWhere
 
 Tensors = Mapping[str, Tensor]
 
 
 class TensorCache:
-    """Tensors by key. `folder` is where "disk" keeps them; several processes may share it."""
+    """Tensors by key. `folder` is where "disk" keeps them; several processes may share it.
 
-    def __init__(self, where: CacheWhere, folder: Path) -> None:
+    `most`: how many stay in memory, those used last; None: all.
+    """
+
+    def __init__(self, where: CacheWhere, folder: Path, *, most: int | None = None) -> None:
         self._where = where
         self._folder = folder
-        self._kept: dict[str, Tensors] = {}
+        self._most = most
+        self._kept: OrderedDict[str, Tensors] = OrderedDict()
 
-    def get(self, key: str, make: Callable[[], Tensors]) -> Tensors:
+    def get(self, key: str, make: Callable[[], Tensors], *, passing: bool = False) -> Tensors:
         """What `make` gives, or gave before. On the processor, without gradients; not to be changed.
 
-        Raises StorageError where it cannot be written.
+        `passing`: it may never be asked for again, so that "disk" makes no file of it and keeps it in memory. Raises
+        StorageError where it cannot be written.
         """
         if self._where == "off":
             return _settled(make())
-        if self._where == "disk":
+        if self._where == "disk" and not passing:
             return self._from_disk(key, make)
-        if key not in self._kept:
-            self._kept[key] = _settled(make())
-        return self._kept[key]
+        return self._from_memory(key, make)
 
     def path(self, key: str) -> Path:
         name = hashlib.sha256(key.encode()).hexdigest()
         return self._folder / name[:2] / f"{name}.safetensors"
+
+    def _from_memory(self, key: str, make: Callable[[], Tensors]) -> Tensors:
+        if key not in self._kept:
+            self._kept[key] = _settled(make())
+            if self._most is not None and len(self._kept) > self._most:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(key)
+        return self._kept[key]
 
     def _from_disk(self, key: str, make: Callable[[], Tensors]) -> Tensors:
         path = self.path(key)
@@ -62,9 +75,10 @@ def latent_key(content: str, area: tuple[float, ...], size: tuple[int, int], *, 
     return f"latent {content} {place} {size[0]}x{size[1]} {'flipped' if flipped else 'as it is'} {encoder}"
 
 
-def text_key(caption: str, *, clip_skip: int, encoders: str) -> str:
-    """`encoders` is the digest of all text encoders."""
-    return f"text {encoders} {clip_skip} {caption}"
+def text_key(chunks: Sequence[Chunk], *, clip_skip: int, encoders: str, computed_in: str) -> str:
+    """`encoders` is the digest of all text encoders, which decide how they are read; emphasis does not count."""
+    tokens = " ".join(f"{chunk.token_ids}{chunk.embeddings or ''}" for chunk in chunks)
+    return f"text {encoders} {clip_skip} {computed_in} {tokens}"
 
 
 def weights_digest(*modules: nn.Module) -> str:

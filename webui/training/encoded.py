@@ -107,6 +107,12 @@ class EncodedPhotos:
             return None
         return class_caption(photo.caption, config.data, config.subject)
 
+    def captions(self) -> frozenset[str]:
+        """Those that come up as they are: whole, of the class alone where the base is held on to, and empty."""
+        items = range(len(self))
+        prior = (caption for i in items if (caption := self.prior_caption(i)) is not None)
+        return frozenset({"", *map(self.plain_caption, items), *prior})
+
     def time_ids(self, item: int) -> Tensor | None:
         """Original height and width, crop's top and left, target height and width.
 

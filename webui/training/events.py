@@ -14,18 +14,26 @@ from webui.jobs.events import Failed, JobEvent, Progress
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimated(JobEvent):
-    """From one real step before the run: memory at its peak and time. `changes` is what was done to make it fit."""
+    """From one real step before the run: memory at its peak and time. `changes` is what was done to make it fit.
+
+    Told again with `seconds_per_candidate` once the base was measured, from what that took; None where it is not known.
+    """
 
     peak_bytes: int
     free_bytes: int
     seconds_per_step: float
     num_steps: int
     changes: tuple[str, ...] = ()
+    num_candidates: int = 0
+    seconds_per_candidate: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LossReported(JobEvent):
-    """Mean over the updates since the last one; `rates` are the learning rates by part of the network."""
+    """Mean over the updates since the last one; `rates` are the learning rates by part of the network.
+
+    `seconds_left` counts the candidates and states that are to come; None where nothing is known of those.
+    """
 
     durable: ClassVar[bool] = False
     """The run's folder has them all."""
@@ -35,7 +43,7 @@ class LossReported(JobEvent):
     gradient_norm: float
     rates: Mapping[str, float]
     seconds_per_step: float
-    seconds_left: float
+    seconds_left: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

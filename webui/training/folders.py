@@ -67,7 +67,7 @@ class RunFolder:
 
     @property
     def encoded(self) -> Path:
-        """Latents, where they are kept on disk."""
+        """Latents and encoded captions, where they are kept on disk."""
         return self.path / "encoded"
 
     @property

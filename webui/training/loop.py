@@ -23,6 +23,7 @@ from webui.training.guard import Pass, Update, explain
 from webui.training.optimizers import EMBEDDING, evaluating, make_optimizer, set_rates
 from webui.training.ranks import Ranks
 from webui.training.rates import rate_factor
+from webui.training.remaining import Remaining
 from webui.training.seeds import mixed
 from webui.training.state import State, StateFile
 from webui.training.stepping import Denoising
@@ -82,15 +83,21 @@ class Trainer:
         config: TrainingConfig,
         ranks: Ranks,
         states: StateFile,
+        *,
+        candidate_s: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`candidate_s`: seconds that a candidate should take, where that is known before the first."""
         self.step = 0
         self.seconds = 0.0
+        self.remaining = Remaining(config.schedule, candidate_steps(config.schedule), candidate_s=candidate_s)
         self._network = network
         self._denoising = denoising
         self._feed = feed
         self._config = config
         self._ranks = ranks
         self._states = states
+        self._clock = clock
         self._named = list(network.named_parameters())
         self._parameters = [parameter for _, parameter in self._named]
         self._groups = {name: list(parameters) for name, parameters in network.parameter_groups().items()}
@@ -113,6 +120,7 @@ class Trainer:
         if state.scaler:
             self._scaler.load_state_dict(dict(state.scaler))
         self.step, self.seconds = state.step, state.seconds
+        self.remaining.resume(state.taken)
         return True
 
     def train(self, *, report: Report, check: Check, on_candidate: OnCandidate) -> None:
@@ -123,27 +131,27 @@ class Trainer:
         schedule = self._config.schedule
         candidates = set(candidate_steps(schedule))
         log = _Log(self, report, schedule.num_steps)
-        saved_at = time.monotonic()
+        saved_at = self._clock()
         self._network.train()
         if self.step in candidates:
-            self._candidate(on_candidate)
+            self._candidate(on_candidate, again=True)
         while self.step < schedule.num_steps:
             leaving = _interrupted(check)
             if leaving and self._ranks.num == 1:
                 self._pause(report)
-            started = time.monotonic()
+            started = self._clock()
             loss, norm, leaving = self._update(leaving)
             self.step += 1
-            self.seconds += time.monotonic() - started
+            self.seconds += self._clock() - started
             log.add(loss, norm)
             is_candidate = self.step in candidates
             if leaving:
                 self._pause(report)
-            if is_candidate or time.monotonic() - saved_at > schedule.state_every_s:
+            if is_candidate or self._clock() - saved_at > schedule.state_every_s:
                 self.save()
-                saved_at = time.monotonic()
+                saved_at = self._clock()
             if is_candidate:
-                self._candidate(on_candidate)
+                self._candidate(on_candidate, again=False)
         self._verify()
 
     def _pause(self, report: Report) -> None:
@@ -229,11 +237,15 @@ class Trainer:
             decay = min(self._config.optimizer.ema_decay, (1 + self.step) / (10 + self.step))
             torch._foreach_lerp_(self._average, [p.detach() for p in self._parameters], 1 - decay)
 
-    def _candidate(self, on_candidate: OnCandidate) -> None:
+    def _candidate(self, on_candidate: OnCandidate, *, again: bool) -> None:
+        """`again`: some of it may have been done before a resume, so that its time tells nothing of the next."""
         self._verify()
         if self._ranks.is_first:
+            started = self._clock()
             with self.weights_to_use():
                 on_candidate(self.step)
+            if not again:
+                self.remaining.candidates.add(self._clock() - started)
         self._ranks.wait()
 
     @contextmanager
@@ -258,6 +270,7 @@ class Trainer:
         """Writes the state. Raises StorageError."""
         self._verify()
         if self._ranks.is_first:
+            started = self._clock()
             names = (name for name, _ in self._named)
             self._states.write(
                 State(
@@ -267,8 +280,10 @@ class Trainer:
                     optimizer=self._optimizer.state_dict(),
                     average=dict(zip(names, self._average, strict=False)),
                     scaler=self._scaler.state_dict() if self._scaler.is_enabled() else {},
+                    taken=self.remaining.as_state(),
                 )
             )
+            self.remaining.states.add(self._clock() - started)
 
     def rates(self) -> dict[str, float]:
         """The learning rates in effect, by part of the network."""
@@ -293,14 +308,14 @@ class _Log:
         self._every = max(1, num_steps // NUM_REPORTS)
         self._losses: list[Tensor] = []
         self._began = trainer.seconds
-        self._told_at = 0.0
+        self._told_at = float("-inf")
 
     def add(self, loss: Tensor, norm: Tensor) -> None:
-        step, now = self._trainer.step, time.monotonic()
+        step, now = self._trainer.step, self._trainer._clock()
         self._losses.append(loss)
         each = (self._trainer.seconds - self._began) / len(self._losses)
-        left = each * (self._num_steps - step)
         if now - self._told_at >= PROGRESS_EVERY_S:
+            left = self._trainer.remaining.seconds(step, each)
             self._report(Progress(step=step, num_steps=self._num_steps, label="training", seconds_left=left))
             self._told_at = now
         if step % self._every == 0 or step == self._num_steps:
@@ -312,7 +327,7 @@ class _Log:
                     gradient_norm=float(norm),
                     rates=self._trainer.rates(),
                     seconds_per_step=each,
-                    seconds_left=left,
+                    seconds_left=self._trainer.remaining.seconds(step, each),
                 )
             )
             self._losses.clear()

@@ -4,11 +4,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.metadata import version
 from importlib.util import find_spec
 from types import MappingProxyType
 from typing import Any
 
 import torch
+from packaging.version import Version
 from torch import Tensor, nn
 from transformers.optimization import Adafactor
 
@@ -56,11 +58,11 @@ class Lion(torch.optim.Optimizer):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptimizerRow:
-    """`package` is what has to be installed."""
+    """`package` is what has to be installed. `on_processor`: its oldest version that runs without CUDA; None: any."""
 
     make: Callable[[Groups, Settings], torch.optim.Optimizer]
     package: str | None = None
-    needs_cuda: bool = False
+    on_processor: Version | None = None
     state_bytes: int = 8
     """Per trained number."""
 
@@ -119,7 +121,7 @@ OPTIMIZERS: Mapping[OptimizerName, OptimizerRow] = MappingProxyType(
     {
         "adamw": OptimizerRow(make=_adamw),
         "adamw8bit": OptimizerRow(
-            make=_adamw8bit, package=OPTIMIZER_PACKAGES["adamw8bit"], needs_cuda=True, state_bytes=2
+            make=_adamw8bit, package=OPTIMIZER_PACKAGES["adamw8bit"], on_processor=Version("0.50.0"), state_bytes=2
         ),
         "prodigy": OptimizerRow(make=_prodigy, package=OPTIMIZER_PACKAGES["prodigy"], state_bytes=16),
         "adafactor": OptimizerRow(make=_adafactor, state_bytes=1),
@@ -129,20 +131,40 @@ OPTIMIZERS: Mapping[OptimizerName, OptimizerRow] = MappingProxyType(
 )
 
 
-def check_optimizer(name: OptimizerName, device: torch.device) -> None:
-    """Raises InvalidRequest if it cannot run here."""
+def optimizer_problem(name: OptimizerName, device: torch.device) -> InvalidRequest | None:
+    """Why it cannot run here; None where it can."""
     row = OPTIMIZERS[name]
-    if row.package is not None and find_spec(row.package) is None:
+    if row.package is None:
+        return None
+    if find_spec(row.package) is None:
         free = ", ".join(other for other, each in OPTIMIZERS.items() if each.package is None)
-        raise InvalidRequest(
+        return InvalidRequest(
             "optimizer.name",
             f"The optimizer '{name}' needs the package {row.package}, which is not installed.",
             hint=f"Install it with `pip install {row.package}` into this program's .venv, or choose one of: {free}.",
         )
-    if row.needs_cuda and device.type != "cuda":
-        raise InvalidRequest(
-            "optimizer.name", f"The optimizer '{name}' runs on CUDA devices only.", hint="Choose adamw or adafactor."
+    if row.on_processor is None or device.type == "cuda":
+        return None
+    if device.type != "cpu":
+        return InvalidRequest(
+            "optimizer.name",
+            f"The optimizer '{name}' runs on CUDA devices and on the processor, not on '{device.type}'.",
+            hint="Choose adamw or adafactor.",
         )
+    installed = version(row.package)
+    if Version(installed) >= row.on_processor:
+        return None
+    return InvalidRequest(
+        "optimizer.name",
+        f"The optimizer '{name}' runs on a processor from {row.package} {row.on_processor} on; {installed} is there.",
+        hint=f"Update it with `pip install -U {row.package}` in this program's .venv, or choose adamw or adafactor.",
+    )
+
+
+def check_optimizer(name: OptimizerName, device: torch.device) -> None:
+    """Raises InvalidRequest if it cannot run here."""
+    if problem := optimizer_problem(name, device):
+        raise problem
 
 
 def make_optimizer(

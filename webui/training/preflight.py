@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 
 import torch
 
@@ -12,8 +11,9 @@ from webui.pipeline.device import Device, is_out_of_memory
 from webui.training.config import TrainingConfig
 from webui.training.events import Estimated
 from webui.training.feed import Batch
+from webui.training.loop import candidate_steps
 from webui.training.memory import DoesNotFit, KeptForBackward, peak_memory, used_bytes
-from webui.training.optimizers import OPTIMIZERS
+from webui.training.optimizers import OPTIMIZERS, optimizer_problem
 from webui.training.stepping import Denoising
 
 USABLE = 0.9
@@ -64,8 +64,7 @@ def _smaller_batch(config: TrainingConfig, device: Device) -> TrainingConfig | N
 
 
 def _eight_bit(config: TrainingConfig, device: Device) -> TrainingConfig | None:
-    possible = config.optimizer.name == "adamw" and device.torch_device.type == "cuda" and find_spec("bitsandbytes")
-    if not possible:
+    if config.optimizer.name != "adamw" or optimizer_problem("adamw8bit", device.torch_device):
         return None
     return config.model_copy(update={"optimizer": config.optimizer.model_copy(update={"name": "adamw8bit"})})
 
@@ -97,6 +96,7 @@ def plan(
                 seconds_per_step=measured.seconds_per_pass * config.schedule.accumulation,
                 num_steps=config.schedule.num_steps,
                 changes=tuple(changes),
+                num_candidates=len(candidate_steps(config.schedule)),
             )
         config, told = _next_rung(config, device, free)
         changes.append(told)

@@ -64,7 +64,8 @@ class RunRecord:
         step = int(values["step"])
         point = (step, float(values["loss"]), float(values["gradient_norm"]), float(values["seconds_per_step"]))
         rates = {str(part): float(rate) for part, rate in values["rates"].items()}
-        num_steps, seconds_left = int(values["num_steps"]), float(values["seconds_left"])
+        num_steps, left = int(values["num_steps"]), values["seconds_left"]
+        seconds_left = None if left is None else float(left)
         while self.losses and self.losses[-1][0] >= step:
             self.losses.pop()
             self.rates.pop()

@@ -6,7 +6,7 @@ Whatever ends it, the folder has all that is needed to go on; a run that is over
 import time
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,7 @@ from webui.training.data.photos import PhotoReader
 from webui.training.data.prepared import prepare
 from webui.training.data.training_set import TrainingSet, gather
 from webui.training.encoded import EncodedPhotos, encoded_set
-from webui.training.events import CandidateSaved, TrainingFinished, TrainingNote
+from webui.training.events import CandidateSaved, Estimated, TrainingFinished, TrainingNote
 from webui.training.facts import Facts, made_of, read_facts, write_facts
 from webui.training.feed import Feed
 from webui.training.folders import RunFolder
@@ -41,7 +41,7 @@ from webui.training.publishing import put_out, read_finished
 from webui.training.ranks import Ranks, this_rank
 from webui.training.state import Identity, StateFile, identity_of
 from webui.training.stepping import Denoising, denoising_of
-from webui.training.texts import Captions
+from webui.training.texts import CACHED_CAPTIONS, Captions
 from webui.training.validation.examining import Examiner
 from webui.training.validation.photos import MeasuredPhoto
 
@@ -118,8 +118,12 @@ def _run(
     if ranks.is_first:
         write_facts(folder, facts)
         examiner.prepare()
+    if examiner.candidate_s is not None:
+        telling(replace(run.estimate, seconds_per_candidate=examiner.candidate_s))
     ranks.wait()
-    trainer = Trainer(run.network, run.denoising, run.feed, run.config, ranks, run.states)
+    trainer = Trainer(
+        run.network, run.denoising, run.feed, run.config, ranks, run.states, candidate_s=examiner.candidate_s
+    )
     if trainer.resume():
         telling(TrainingNote(text=f"Resumed after step {trainer.step}."))
     trainer.train(
@@ -146,6 +150,7 @@ def _finished_before(folder: RunFolder, config: TrainingConfig) -> TrainingFinis
 class _Run:
     config: TrainingConfig
     """With what the ladder changed."""
+    estimate: Estimated
     model: Model
     network: Trainable
     denoising: Denoising
@@ -177,11 +182,24 @@ def _prepared(
         )
     identity = identity_of(config, sources_of(model), found.contents())
     network = attached(model, config)
-    make_light(model)
     live = bool({"text_encoder", "embedding"} & set(network.parameter_groups()))
+    captions = Captions(
+        model.text_encoder,
+        TensorCache(config.data.cache, folder.encoded, most=CACHED_CAPTIONS),
+        clip_skip=config.schedule.clip_skip,
+        live=live,
+        lasting=trained.captions() | held_out.captions(),
+        autocast=computed.autocast,
+    )
+    make_light(model)
+    if config.data.cache == "disk" and not live:
+        captions.encode_lasting(
+            report=lambda done, total: report(Progress(step=done, num_steps=total, label="encoding captions")),
+            check=check,
+        )
     denoising = denoising_of(
         model,
-        Captions(model.text_encoder, clip_skip=config.schedule.clip_skip, live=live),
+        captions,
         config.loss,
         as_base=lambda: network.scaled(0.0),
         prior_weight=config.data.prior_weight,
@@ -203,6 +221,7 @@ def _prepared(
         report(TrainingNote(text=f"To fit into memory: {change}."))
     return _Run(
         config=fitting,
+        estimate=estimate,
         model=model,
         network=network,
         denoising=denoising,

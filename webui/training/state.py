@@ -39,7 +39,8 @@ class Identity:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class State:
-    """`step` updates were made in `seconds` of work. `average` holds the averaged weights, by name like `weights`."""
+    """`step` updates were made in `seconds` of work. `average` holds the averaged weights, by name like `weights`;
+    `taken` what the rest took so far (`Remaining.as_state`), empty in states of versions that did not measure it."""
 
     step: int
     seconds: float
@@ -47,6 +48,7 @@ class State:
     optimizer: Mapping[str, Any]
     average: Mapping[str, Tensor]
     scaler: Mapping[str, Any]
+    taken: Mapping[str, Any] = field(default_factory=dict)
 
 
 def identity_of(config: TrainingConfig, base: Mapping[str, ComponentSource], photos: Mapping[str, str]) -> Identity:
@@ -137,6 +139,7 @@ class StateFile:
             "optimizer": dict(state.optimizer),
             "average": dict(state.average),
             "scaler": dict(state.scaler),
+            "taken": dict(state.taken),
             "base": self._identity.base,
             "base_digest": self._identity.base_digest,
             "photos": dict(self._identity.photos),
@@ -177,4 +180,4 @@ class StateFile:
             ) from error
         check_same(before, self._identity)
         names = ("step", "seconds", "weights", "optimizer", "average", "scaler")
-        return State(**{name: content[name] for name in names})
+        return State(**{name: content[name] for name in names}, taken=content.get("taken", {}))

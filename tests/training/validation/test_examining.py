@@ -136,6 +136,18 @@ def test_what_was_measured_is_not_measured_again_after_a_resume(model: Model, tm
     assert second[100].likeness == second[200].likeness
 
 
+def test_the_base_tells_what_a_candidate_should_take(model: Model, tmp_path: Path) -> None:
+    """The clock says: errors of 4 and 2 photos in 6 s, samples and their verdicts in 10 s."""
+    both = config(validation={"weights": [0.5, 1.0]})
+    with examined(model, tmp_path, both, clock=iter((0.0, 6.0, 16.0)).__next__) as (examiner, _, _):
+        assert examiner.candidate_s is None
+        examiner.prepare()
+        assert examiner.candidate_s == 6.0 + 6.0 * 2 / 6 + 2 * 10.0, "photos kept back and samples come at each weight"
+    with examined(model, tmp_path, both) as (examiner, _, _):
+        examiner.prepare()
+        assert examiner.candidate_s is None, "nothing was measured this time"
+
+
 def test_measurements_of_other_photos_or_prompts_are_not_compared(model: Model, tmp_path: Path) -> None:
     with examined(model, tmp_path, config()) as (examiner, _, _):
         examiner.examine(100)

@@ -7,6 +7,7 @@ page can show it. Nothing is drawn from the global random numbers, and the netwo
 import hashlib
 import json
 import math
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -58,8 +59,11 @@ class Examiner:
         report: Report,
         check: Check,
         faces: FaceReader | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Raises InvalidRequest where a photo is trained on and kept back."""
+        self.candidate_s: float | None = None
+        """Seconds that a candidate should take, by what the base took; None where the base was measured earlier."""
         self._network = network
         self._denoising = denoising
         self._config = config
@@ -76,6 +80,7 @@ class Examiner:
         self._judge = SampleJudge(model.codec, self._photos, self._followings, faces=faces, check=check)
         self._records = Records(folder, self._digest(by_face=faces is not None))
         self._base: _Base | None = None
+        self._clock = clock
 
     def prepare(self) -> None:
         """Measures the base, or reads what was measured. Raises StorageError; what `check` raises."""
@@ -112,7 +117,9 @@ class Examiner:
         return self._base
 
     def _measured_base(self) -> "_Base":
+        started = self._clock()
         trained, held_out = self._errors(0.0)
+        drawing = self._clock()
         drawn = [
             self._drawn(Shot(shot.plainly, shot.plainly, shot.seed), 0.0, i, "the base")
             for i, shot in enumerate(self._shots)
@@ -122,7 +129,16 @@ class Examiner:
         paths = [self._records.save(picture, f"base-{i}") for i, picture in enumerate(pictures)]
         errors = {"trained": trained.as_json(), "held_out": held_out.as_json() if held_out else None}
         self._records.write("base", {**errors, "pictures": paths, "scale": asdict(scale) if scale else None})
+        self.candidate_s = self._expected(drawing - started, self._clock() - drawing if scale else 0.0)
         return _Base(trained=trained, held_out=held_out, pictures=pictures, scale=scale)
+
+    def _expected(self, errors_s: float, samples_s: float) -> float:
+        """Of a candidate, which has the same measured as the base: all errors once, those on photos kept back again at
+        each weight but 1, and the samples at each weight."""
+        num_held_out = len(self._photos.held_out)
+        num_trained = min(len(self._photos.trained), self._config.validation.num_train_photos)
+        again = sum(weight != 1.0 for weight in self._weights) * num_held_out / max(num_trained + num_held_out, 1)
+        return errors_s * (1 + again) + samples_s * len(self._weights)
 
     def _remembered(self, content: Mapping[str, Any]) -> "_Base":
         return _Base(
