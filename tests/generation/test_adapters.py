@@ -256,6 +256,19 @@ def test_tags_in_the_negative_prompt_are_left_out_with_a_note(studio: Studio) ->
     assert np.array_equal(studio.pixels("a red cat", negative_prompt="grainy<lora:a:1>"), base)
 
 
+def test_an_adapter_that_is_made_for_other_settings_says_so_and_changes_none(studio: Studio) -> None:
+    base = studio.pixels("a red cat<lora:a:1>")
+    notes = studio.models / "loras" / "a.json"
+    notes.write_text('{"recommended settings": "Steps: 4-8, Sampler: LCM"}')
+    studio.library.refresh()
+    (note,) = studio.notes("a red cat<lora:a:1>")
+    assert note == "'a' is made for LCM, 4 to 8 steps; here it is used with Euler a, 4 steps."
+    assert studio.notes("a red cat<lora:a:1>", sampling=Sampling(num_inference_steps=4, sampler="LCM")) == []
+    assert np.array_equal(studio.pixels("a red cat<lora:a:1>"), base)
+    notes.unlink()
+    studio.library.refresh()
+
+
 def test_an_adapter_for_another_model_is_refused_before_anything_is_touched(studio: Studio) -> None:
     modules = {("unet", "down_blocks.0.attentions.0.proj_in"): (320, 320, 1, 1)}
     write_adapter(studio.models / "loras" / "wrong-size.safetensors", modules)

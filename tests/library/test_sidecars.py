@@ -19,6 +19,7 @@ A1111 = {
     "negative text": "photo",
     "notes": "Best below 0.9.",
 }
+SETTINGS = "Steps: 4-8, Sampler: LCM"
 
 
 @pytest.fixture
@@ -78,7 +79,8 @@ def test_a_notes_file_that_is_something_else_says_nothing_and_is_not_written_ove
 
 @given(
     st.dictionaries(
-        st.sampled_from(["activation_text", "negative_text", "notes"]), st.text("ab \n\"'<é🎨", max_size=20)
+        st.sampled_from(["activation_text", "negative_text", "recommended_settings", "notes"]),
+        st.text("ab \n\"'<é🎨", max_size=20),
     ),
     st.none() | st.floats(-10, 10).filter(bool),
 )
@@ -86,12 +88,14 @@ def test_what_was_written_is_read_back_and_foreign_keys_stay(
     tmp_path_factory: pytest.TempPathFactory, texts: dict[str, str], weight: float | None
 ) -> None:
     model = tmp_path_factory.mktemp("notes") / "ink.v2.safetensors"
-    notes_of(model).write_text(json.dumps({**A1111, "civitai id": {"model": 7}}), encoding="utf-8")
+    theirs = {**A1111, "civitai id": {"model": 7}, "recommended settings": SETTINGS}
+    notes_of(model).write_text(json.dumps(theirs), encoding="utf-8")
     path = write_notes(model, {**texts, "preferred_weight": weight})
     notes = read_sidecars([path])
     assert {name: getattr(notes, name) for name in texts} == {name: text.strip() for name, text in texts.items()}
     assert notes.preferred_weight == weight
     assert notes.description == A1111["description"]
+    assert notes.recommended_settings == texts.get("recommended_settings", SETTINGS).strip()
     assert json.loads(path.read_text(encoding="utf-8"))["civitai id"] == {"model": 7}
     assert sorted(entry.name for entry in model.parent.iterdir()) == ["ink.v2.json"]
 
@@ -102,10 +106,19 @@ def test_an_emptied_field_leaves_the_file(model: Path) -> None:
     assert set(json.loads(notes_of(model).read_text())) == set(A1111) - {"preferred weight", "notes"}
 
 
+def test_what_no_field_can_show_stays_when_the_field_is_empty(model: Path) -> None:
+    theirs = {"recommended settings": {"steps": 4}, "notes": ["one", "two"]}
+    notes_of(model).write_text(json.dumps(theirs))
+    assert read_sidecars([notes_of(model)]) == Sidecar()
+    write_notes(model, {"recommended_settings": "", "notes": "", "negative_text": "photo"})
+    assert json.loads(notes_of(model).read_text()) == {**theirs, "negative text": "photo"}
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [("preferred_weight", "much"), ("preferred_weight", 11), ("preferred_weight", float("nan")),
-     ("prediction_type", "v"), ("notes", "x" * 20_001), ("notes", 3), ("description", "x"), ("__class__", "x")],
+     ("prediction_type", "v"), ("notes", "x" * 20_001), ("notes", 3),
+     ("recommended_settings", 4.0), ("description", "x"), ("__class__", "x")],
 )  # fmt: skip
 def test_a_value_that_makes_no_sense_is_refused_by_name(model: Path, field: str, value: object) -> None:
     with pytest.raises(InvalidRequest) as refused:

@@ -155,6 +155,41 @@ def test_notes_that_make_no_sense_are_refused_and_not_written(client: TestClient
     assert not (loras / "ink.json").exists()
 
 
+def test_recommended_settings_come_by_control_with_the_card(client: TestClient, loras: Path) -> None:
+    write_lora(loras / "quick.safetensors")
+    model = f"/models/{card(client, 'quick')['id']}"
+    assert card(client, "quick")["settings"] == {}
+    told = {"recommended_settings": "Steps: 4-8, Sampler: k_lcm, CFG scale: 1"}
+    assert client.post(f"{model}/notes", json=told).status_code == 204
+    assert card(client, "quick")["settings"] == {"sampler": ["LCM", "LCM"], "steps": [4, 8], "cfg_scale": [1.0, 1.0]}
+    assert client.get(model).json()["notes"]["recommended_settings"] == told["recommended_settings"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("Sampler: LCMM", "'LCMM'"), ("Steps: 0", "Steps is 0"), ("CFG scale: 0.5", "CFG scale 0.5"), ("LCM", "'LCM'")],
+)
+def test_recommended_settings_that_cannot_be_used_are_refused_with_the_value(
+    client: TestClient, loras: Path, text: str, said: str
+) -> None:
+    path = write_lora(loras / "quick.safetensors")
+    answer = client.post(
+        f"/models/{card(client, 'quick')['id']}/notes", json={"notes": "x", "recommended_settings": text}
+    )
+    assert answer.status_code == 400
+    assert said in answer.json()["message"]
+    assert not path.with_suffix(".json").exists()
+
+
+def test_recommended_settings_of_a_stranger_that_cannot_be_used_are_not_offered_and_say_why(
+    client: TestClient, loras: Path
+) -> None:
+    write_notes(write_lora(loras / "quick.safetensors"), **{"recommended settings": "Steps: 0, Sampler: LCM"})
+    model = client.get(f"/models/{card(client, 'quick')['id']}").json()
+    assert (model["settings"], card(client, "quick")["settings"]) == ({}, {})
+    assert "Steps is 0" in model["settings_problem"]
+
+
 def test_a_preview_is_only_made_of_an_own_picture(client: TestClient, services: Services, tmp_path: Path) -> None:
     write_lora(tmp_path / "models" / "loras" / "ink.safetensors")
     write_checkpoint(tmp_path / "models" / "checkpoints" / "photo.safetensors")

@@ -20,6 +20,7 @@ EVIL = "<img src=x onerror=hacked=1>"
 TAGS = {"5_ink": {"ink wash": 40, "brush": 12, EVIL: 3}}
 NUM_SHIPPED = len(list((CHECKOUT / "models" / "loras").rglob("*.safetensors")))
 """LoRAs that come with the program."""
+QUICK = "Steps: 4-8, Sampler: LCM, CFG scale: 1"
 NOTES = {"activation text": "ink wash, brush", "preferred weight": 0.7, "negative text": "photo", "civitai id": 7}
 
 
@@ -53,10 +54,20 @@ def models(server: Server) -> Path:
 
 
 @pytest.fixture
+def quick(models: Path) -> Iterator[str]:
+    """The name of a LoRA that is made for certain settings."""
+    path = write_lora(models / "loras" / "quick.safetensors")
+    notes = write_notes(path, **{"recommended settings": QUICK})
+    yield path.stem
+    path.unlink()
+    notes.unlink()
+
+
+@pytest.fixture
 def user(warm_page: Page, server: Server) -> User:
     """Somebody new who has opened the panel."""
     if warm_page.url.startswith(server.url):
-        warm_page.evaluate("localStorage.clear()")
+        warm_page.evaluate("localStorage.clear(); sessionStorage.clear()")
         warm_page.goto("about:blank")
     user = User(warm_page, server.url).visit()
     open_panel(user)
@@ -86,6 +97,17 @@ def use(user: User, name: str) -> Locator:
 
 def note(user: User) -> Locator:
     return panel(user).get_by_role("status")
+
+
+def offers(user: User) -> Locator:
+    """What models in the prompt are made for."""
+    return user.page.locator(f"#{user.task}_models .at-offers")
+
+
+def sampling(server: Server, job: str) -> tuple[object, ...]:
+    """Sampler, steps and CFG scale that `job` was asked for with."""
+    parameters = server.services.queue.record(job).payload["parameters"]
+    return tuple(parameters[name] for name in ("sampler", "num_inference_steps", "guidance_scale"))
 
 
 def kind(user: User, name: str) -> None:
@@ -124,6 +146,57 @@ def test_the_prompt_that_is_sent_has_the_tag(user: User, server: Server) -> None
     use(user, "neon").click()
     job = user.finish()
     assert server.services.queue.record(job).payload["parameters"]["prompt"].endswith("<lora:neon:1>")
+
+
+def test_settings_that_a_model_is_made_for_are_offered_used_and_taken_back(
+    user: User, server: Server, quick: str
+) -> None:
+    use(user, quick).click()
+    expect(offers(user)).to_contain_text("quick is made for LCM, 4 to 8 steps, CFG 1.")
+    before = sampling(server, user.finish())
+    assert before == ("Euler a", 20, 7), "nothing is set without a click"
+    offers(user).get_by_role("button", name="Use LCM, 4 steps, CFG 1").click()
+    expect(user.number("steps")).to_have_value("4")
+    expect(offers(user)).to_contain_text("Set for quick.")
+    assert sampling(server, user.finish()) == ("LCM", 4, 1)
+    use(user, quick).click()
+    expect(offers(user)).to_contain_text("quick is not in the prompt any more.")
+    offers(user).get_by_role("button", name="Back to Euler a, 20 steps, CFG 7").click()
+    expect(user.number("steps")).to_have_value("20")
+    expect(offers(user)).to_be_empty()
+    assert sampling(server, user.finish()) == before
+
+
+def test_a_typed_tag_gets_the_offer_by_keys_and_the_way_back_outlives_a_reload(user: User, quick: str) -> None:
+    user.page.locator("#txt2img_models").get_by_role("button", name="Models", exact=True).click()
+    user = user.tab("img2img")
+    user.write("a street <lora:quick:0.5>")
+    offer = offers(user).get_by_role("button", name="Use LCM, 4 steps, CFG 1")
+    offer.press("Enter")
+    back = offers(user).get_by_role("button", name="Back to Euler a, 20 steps, CFG 7")
+    expect(back).to_be_focused()
+    user.set_number("steps", 7)
+    expect(back).to_be_visible()
+    expect(offer).to_have_count(0)
+    user.settle()
+    user.reload()
+    back.click()
+    expect(user.number("steps")).to_have_value("20")
+    expect(user.at("sampler").locator("input")).to_have_value("Euler a")
+    expect(offer).to_be_visible()
+
+
+def test_settings_that_were_changed_since_are_left_alone(user: User, quick: str) -> None:
+    user = user.tab("Inpaint")
+    user.write("<lora:quick:1>")
+    offers(user).get_by_role("button", name="Use LCM, 4 steps, CFG 1").click()
+    expect(offers(user)).to_contain_text("Set for quick.")
+    user.set_number("steps", 30)
+    expect(offers(user)).to_contain_text("quick is made for")
+    expect(offers(user).get_by_role("button")).to_have_count(1)
+    user.write("a street")
+    expect(offers(user)).to_be_empty()
+    expect(user.number("steps")).to_have_value("30")
 
 
 def test_search_and_folder_narrow_the_cards(user: User) -> None:
@@ -221,15 +294,18 @@ def test_notes_are_saved_beside_the_model_and_used_at_once(user: User, models: P
     dialog = details(user, "neon")
     dialog.get_by_label("Preferred weight").fill("0.55")
     dialog.get_by_label("Words that come with its tag").fill("neon lights")
+    dialog.get_by_label("Recommended settings").fill(QUICK)
     dialog.get_by_label("Notes", exact=True).fill('Say "rain" <too>.')
     dialog.get_by_role("button", name="Save notes").click()
     expect(dialog.get_by_role("status")).to_have_text("Saved.")
     notes = models / "loras" / "styles" / "neon.json"
     saved = {"preferred weight": 0.55, "activation text": "neon lights", "notes": 'Say "rain" <too>.'}
+    saved["recommended settings"] = QUICK
     assert json.loads(notes.read_text(encoding="utf-8")) == saved
     user.page.keyboard.press("Escape")
     use(user, "neon").click()
     expect(user.prompt()).to_have_value("neon lights <lora:neon:0.55>")
+    expect(offers(user)).to_contain_text("neon is made for LCM, 4 to 8 steps, CFG 1.")
     notes.unlink()
 
 
@@ -240,6 +316,9 @@ def test_notes_that_cannot_be_saved_say_so(user: User, expected_errors: list[str
     dialog.locator("form").evaluate("form => form.noValidate = true")
     dialog.get_by_role("button", name="Save notes").click()
     expect(dialog.get_by_role("status")).to_contain_text("preferred weight of 99")
+    dialog.get_by_label("Recommended settings").fill("Steps: 0")
+    dialog.get_by_role("button", name="Save notes").click()
+    expect(dialog.get_by_role("status")).to_contain_text("Steps is 0, outside 1 to 150.")
 
 
 def test_the_shown_picture_becomes_the_preview(user: User, models: Path) -> None:
@@ -305,11 +384,14 @@ def test_a_folded_panel_stays_folded_after_a_reload(user: User) -> None:
     )
 
 
-def test_on_a_phone_cards_and_details_fit(open_page, server: Server) -> None:  # type: ignore[no-untyped-def]
+def test_on_a_phone_cards_offers_and_details_fit(open_page, server: Server, quick: str) -> None:  # type: ignore[no-untyped-def]
     user = User(open_page(**PHONE), server.url).visit()
     open_panel(user)
     use(user, "ink").tap()
     expect(user.prompt()).to_have_value(re.compile("<lora:ink:0.7>"))
+    use(user, quick).tap()
+    offers(user).get_by_role("button", name="Use LCM, 4 steps, CFG 1").tap()
+    expect(offers(user)).to_contain_text("Set for quick.")
     assert user.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     card(user, "ink").get_by_role("button", name="Details of ink").tap()
     dialog = user.page.get_by_role("dialog", name="Details of ink")
@@ -340,3 +422,4 @@ def test_a_thousand_cards_can_be_searched_and_scrolled(
         expect(user.prompt()).to_have_value("<lora:model-0999:1>")
         panel(user).get_by_label("Search models").fill("model-05")
         expect(cards(user)).to_have_count(100)
+        user.page.goto("about:blank")  # or it asks a server that is gone

@@ -150,11 +150,10 @@ def _read_infotext(
     values: dict[str, Any] = {"prompt": infotext.prompt, "negative_prompt": infotext.negative_prompt}
     notes: list[str] = []
     for key, text in infotext.fields.items():
-        reader = _READERS.get(key)
-        if reader is None:
+        if key not in _READERS:
             continue
         try:
-            read = reader(text)
+            read = read_field(key, text)
             parse_parameters({"checkpoint": "", **read})
         except (ValueError, KeyError, InvalidRequest):
             notes.append(f"{key} '{text}' is not known here and was left as it is.")
@@ -162,6 +161,14 @@ def _read_infotext(
             values |= read
     steps, more = read_steps(infotext.fields, additions, known=OWN_KEYS)
     return values, steps, (*notes, *more)
+
+
+def read_field(key: str, text: str) -> dict[str, Any]:
+    """The fields of `Parameters` that the infotext's field `key` sets, their ranges not checked.
+
+    Raises ValueError, KeyError or InvalidRequest for a text that says nothing, KeyError for a key that is not read.
+    """
+    return _READERS[key](text)
 
 
 def _sampler_and_schedule(text: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from webui.generation.outcome import Outcome
 from webui.generation.postprocess import NO_ADDITIONS, Additions, Processed
 from webui.generation.postprocessing import Postprocessing
 from webui.generation.progress import ProgressReport, Report, told_once
+from webui.generation.recommended import notes_on
 from webui.generation.request import Extras, GenerationRequest, Img2Img, Inpaint
 from webui.generation.stages import Stages
 from webui.images.metadata import encode_image
@@ -224,6 +225,8 @@ class _Job:
         if not indices:
             return
         model, networks = self._load(self.request)
+        for note in notes_on(self.request, self._engine.manager.library):
+            self._tell(note)
         self._made_with = {**self._engine.made_with(self.request, model), **networks.fields}
         self._run = run = _Run(
             model,

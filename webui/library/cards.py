@@ -67,6 +67,7 @@ def details(file: ModelFile, info: CheckpointInfo | None, hashes: Hashes | None)
             "activation_text": notes.activation_text,
             "preferred_weight": notes.preferred_weight,
             "negative_text": notes.negative_text,
+            "recommended_settings": notes.recommended_settings,
             "notes": notes.notes,
             "prediction_type": notes.prediction_type or "",
         },

@@ -34,20 +34,29 @@ KEYS: Mapping[str, str] = MappingProxyType(
         "activation_text": "activation text",
         "preferred_weight": "preferred weight",
         "negative_text": "negative text",
+        "recommended_settings": "recommended settings",
         "notes": "notes",
         "prediction_type": "prediction type",
     }
 )
 """What each field is called in `name.json`."""
-EDITABLE = ("activation_text", "preferred_weight", "negative_text", "notes", "prediction_type")
+EDITABLE = (
+    "activation_text",
+    "preferred_weight",
+    "negative_text",
+    "recommended_settings",
+    "notes",
+    "prediction_type",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sidecar:
     """What the files beside a model say; what they don't say is empty.
 
-    `preferred_weight` is None where none is set. `prediction_type` overrides what the checkpoint says of itself.
-    `trained_words` come from the site that the file was loaded from.
+    `preferred_weight` is None where none is set. `recommended_settings` are in the infotext's words, and not checked
+    here: what they mean is known where pictures are made. `prediction_type` overrides what the checkpoint says of
+    itself. `trained_words` come from the site that the file was loaded from.
     """
 
     description: str = ""
@@ -55,6 +64,7 @@ class Sidecar:
     activation_text: str = ""
     preferred_weight: float | None = None
     negative_text: str = ""
+    recommended_settings: str = ""
     notes: str = ""
     prediction_type: PredictionType | None = None
     trained_words: tuple[str, ...] = ()
@@ -73,6 +83,8 @@ def read_sidecars(paths: Iterable[Path]) -> Sidecar:
 def write_notes(model: Path, changes: Mapping[str, Any]) -> Path:
     """Writes some of `EDITABLE` into the model's `name.json`; an empty value takes its key away.
 
+    But for what no field here could show, such as a list that another program keeps under the same key.
+
     Raises InvalidRequest with the field's name, or StorageError if the file holds something else or can't be written.
     """
     values = {name: _checked(name, value) for name, value in changes.items()}
@@ -86,7 +98,8 @@ def write_notes(model: Path, changes: Mapping[str, Any]) -> Path:
         ) from error
     for name, value in values.items():
         if value in ("", None):
-            content.pop(KEYS[name], None)
+            if not isinstance(content.get(KEYS[name]), list | dict):
+                content.pop(KEYS[name], None)
         else:
             content[KEYS[name]] = value
     data = json.dumps(content, indent=4, ensure_ascii=False) + "\n"

@@ -12,6 +12,7 @@ from PIL import Image
 
 from webui.errors import InvalidRequest
 from webui.generation import parameters as flat
+from webui.generation import recommended
 from webui.generation.request import (
     MAX_BATCH_SIZE,
     MAX_BATCHES,
@@ -140,6 +141,21 @@ def form_of(parameters: Mapping[str, Any]) -> dict[str, Any]:
         if name in form:
             form[name] = to_control(form[name])
     return usable_values(form)
+
+
+def controls_for(text: str) -> dict[str, list[Any]]:
+    """Settings that a model is made for, as [lowest, highest] by control; {} for "".
+
+    Raises InvalidRequest for `recommended.FIELD` if the text cannot be understood, or a control cannot be set to it.
+    """
+    found: dict[str, list[Any]] = {}
+    for name, ends in recommended.parse_recommended(text).ranges.items():
+        control = _CONTROL_OF_FIELD[name]
+        for end in ends:
+            if control not in form_of({name: end}):
+                raise InvalidRequest(recommended.FIELD, f"{LABELS[control]} {end:g} cannot be set on the page.")
+        found[control] = list(ends)
+    return found
 
 
 def usable_values(values: Mapping[str, Any]) -> dict[str, Any]:

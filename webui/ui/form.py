@@ -58,6 +58,8 @@ class Form:
     uploads: set[str] = field(default_factory=set)
     """Names of the controls that hold pictures."""
     chips: Any = None
+    models: Any = None
+    """The place for the browser of models, with the settings that those in the prompt are made for."""
     results: Any = None
     restore: Any = None
     fitted: Any = None
@@ -160,7 +162,7 @@ def add_compose(form: Form, info: CheckpointInfo | None) -> None:
             form.chips = Chips(prompts, elem_id=form.id("examples"))
             add_restore(form)
         add_actions(form, "Generate", skip=True)
-        ModelsSlot(elem_id=form.id("models"))
+        form.models = ModelsSlot(form.task, elem_id=form.id("models"))
 
 
 def add_prompts(form: Form, info: CheckpointInfo | None, start: str) -> None:

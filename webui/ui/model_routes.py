@@ -8,12 +8,14 @@ from fastapi import APIRouter, Body, HTTPException, Query, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, Field
 
-from webui.errors import UnreadableImage, WebUIError
+from webui.errors import InvalidRequest, UnreadableImage, WebUIError
+from webui.generation.recommended import FIELD
 from webui.images.reading import flatten, open_image
 from webui.library import cards
 from webui.library.catalog import Library, ModelFile
 from webui.library.scan import RoomKind
 from webui.services import Services
+from webui.ui.controls import controls_for
 from webui.ui.guard import owner_of
 from webui.ui.stream import JobViews
 
@@ -43,12 +45,13 @@ def build_model_router(services: Services, views: JobViews) -> APIRouter:
         if stamp == seen:
             return {"stamp": stamp}
         # What comes after the stamp is sent now and once more; what came before it would be missed.
-        return {"stamp": stamp, "cards": [cards.card(file) for kind in SHOWN for file in library.files(kind)]}
+        return {"stamp": stamp, "cards": [_card(file) for kind in SHOWN for file in library.files(kind)]}
 
     @router.get("/models/{model_id}")
     def model(model_id: str) -> dict[str, Any]:
         file = _file(services, model_id)
-        return cards.details(file, library.checkpoint_of(file), library.hashes_of(file))
+        known = cards.details(file, library.checkpoint_of(file), library.hashes_of(file))
+        return {**known, **_made_for(file)}
 
     @router.get("/models/{model_id}/preview")
     def preview(model_id: str) -> Response:
@@ -57,7 +60,12 @@ def build_model_router(services: Services, views: JobViews) -> APIRouter:
     @router.post("/models/{model_id}/notes")
     def notes(model_id: str, changes: Annotated[dict[str, str | float | None], Body()]) -> Response:
         file = _file(services, model_id)
-        return _told(lambda: library.write_notes(file, changes))
+
+        def write() -> None:
+            controls_for(str(changes.get(FIELD) or ""))
+            library.write_notes(file, changes)
+
+        return _told(write)
 
     @router.post("/models/{model_id}/preview")
     def use_as_preview(request: Request, model_id: str, shown: ShownPicture) -> Response:
@@ -72,6 +80,18 @@ def _file(services: Services, model_id: str) -> ModelFile:
         return services.library.file(model_id)
     except WebUIError as error:
         raise HTTPException(404, "This model is not there any more.") from error
+
+
+def _card(file: ModelFile) -> dict[str, Any]:
+    return {**cards.card(file), "settings": _made_for(file)["settings"]}
+
+
+def _made_for(file: ModelFile) -> dict[str, Any]:
+    """The `settings` it is made for, by control, and why they cannot be used, if so."""
+    try:
+        return {"settings": controls_for(file.notes.recommended_settings), "settings_problem": ""}
+    except InvalidRequest as error:
+        return {"settings": {}, "settings_problem": str(error)}
 
 
 def _told(action: Callable[[], None]) -> Response:

@@ -1,4 +1,4 @@
-"""The browser of models on the pages: where its panel appears, and how a click on a checkpoint reaches the form.
+"""The browser of models on the pages: where its panel appears, and how a click on it reaches the form.
 
 The panel is built by `assets/models.js` and filled from our own routes. A page has one; it moves to the tab in front.
 """
@@ -8,17 +8,25 @@ from typing import Any
 from webui.ui.component import JsonHtml
 
 SLOT = '<div class="at-models-slot"></div>'
-TOGGLE = '<button type="button" class="at-tool at-models-toggle" aria-expanded="false">Models</button>'
+FOLDED = f"""<div class="at-models-row">
+<button type="button" class="at-tool at-models-toggle" aria-expanded="false">Models</button>
+<div class="at-offers" role="status"></div></div>{SLOT}"""
 
 
 class ModelsSlot(JsonHtml):
-    """A place for the panel. Folded away behind a button unless it is `always` open."""
+    """A place for the panel, folded away behind a button; beside it, settings that models in the prompt are made for.
 
-    def __init__(self, *, always: bool = False, **options: Any) -> None:
+    A click on such an offer is a "pick", and `value` then {"set": {control: value}, ...} for the script that sets the
+    controls of `task`. Without a `task` the panel is always open, and nothing is offered.
+    """
+
+    def __init__(self, task: str = "", **options: Any) -> None:
+        offers = f"atelierOffers.line({{element, props, trigger, task: '{task}', event: 'pick'}})"
+        slot = f"atelierModels.slot({{element, always: {str(not task).lower()}}})"
         super().__init__(
             value={},
-            html_template=SLOT if always else TOGGLE + SLOT,
-            js_on_load=f"atelierModels.slot({{element, always: {str(always).lower()}}})",
+            html_template=FOLDED if task else SLOT,
+            js_on_load=f"{slot}; {offers}" if task else slot,
             **options,
         )
 

@@ -28,6 +28,8 @@ MEMORY_SECRET = "atelier"
 """Fixed, so that values outlive a restart. They are the form's, in the user's own browser: nothing to hide."""
 SENT_TO: tuple[Task, ...] = ("img2img", "inpaint", "extras")
 """The tabs that take a shown picture."""
+OFFERED = ("sampler", "schedule", "steps", "cfg_scale")
+"""Controls that a model's recommended settings can set, as `models_offers.js` lists them."""
 CACHE_SWEEP_S = 3600
 CACHE_AGE_S = 24 * 3600
 
@@ -128,6 +130,11 @@ def _connect_form(form: Form, shell: Shell, handlers: Handlers, memory: Any) -> 
     buttons["reuse_seed"].click(js=f"() => atelier.shownSeed('{task}')", outputs=controls["seed"], **by_script)
     if form.chips is not None:
         form.chips.pick(js="(value) => value.chosen", inputs=form.chips, outputs=controls["prompt"], **by_script)
+    if form.models is not None:
+        offered = [controls[name] for name in OFFERED]
+        form.models.pick(
+            js=f"atelierOffers.taken('{task}')", inputs=[form.models, *offered], outputs=offered, **by_script
+        )
     if "fit" in buttons:
         gr.on(
             [buttons["fit"].click, controls["picture"].upload],

@@ -11,6 +11,7 @@ SCRIPTS = (
     "pictures.js",
     "models_prompt.js",
     "models.js",
+    "models_offers.js",
     "models_details.js",
     "downloads.js",
     "model_tools.js",

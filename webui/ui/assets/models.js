@@ -162,10 +162,13 @@ const atelierModels = (() => {
     } else {
       write(place, atelierTags.add(textOf(place), card));
       if (card.negative && !textOf("negative_prompt").includes(card.negative)) write("negative_prompt", atelierTags.join(textOf("negative_prompt"), card.negative));
-      say(`${card.name} is in the ${label(place)}.`);
+      say(`${card.name} is in the ${label(place)}.${atelierOffers.sentence(card)}`);
     }
     mark();
   }
+  /* Cards that a prompt's tags name and that are made for certain settings. */
+  const madeFor = (text, names = atelierTags.named(text)) => (names.size ? all().filter((card) => Object.keys(card.settings).length && atelierTags.has(text, card, names)) : []);
+  const isKnown = (name) => all().some((card) => card.names.some((other) => other.toLowerCase() === name));
   /* Chooses a checkpoint by its name, unless it is the chosen one. */
   function useCheckpoint(name) {
     if (name && name !== chosen) choose({ checkpoint: name }, `${name} is the checkpoint now.`);
@@ -269,6 +272,6 @@ const atelierModels = (() => {
   document.addEventListener("click", (event) => { if (event.target.closest?.("[role=tab]")) setTimeout(settle, 30); });
   setInterval(() => { settle(); mark(); }, LOOK_MS);
   setInterval(() => { if (parts.panel.isConnected && visible(parts.panel) && !document.hidden) load(); }, REFRESH_MS);
-  return { slot, connect, chose, choseVae, useCheckpoint, load, say, addWords, previewUrl, bytes, task: () => task };
+  return { slot, connect, chose, choseVae, useCheckpoint, madeFor, isKnown, load, say, addWords, previewUrl, bytes, task: () => task };
 })();
 window.atelierModels = atelierModels;

@@ -47,6 +47,8 @@ const atelierDetails = (() => {
       isTag ? field("preferred_weight", "Preferred weight", weight) : null,
       isTag ? area("activation_text", "Words that come with its tag", 2) : null,
       isTag ? area("negative_text", "Words for the negative prompt", 1) : null,
+      isTag ? field("recommended_settings", "Recommended settings", make("input", { type: "text", placeholder: "Steps: 4-8, Sampler: LCM, CFG scale: 1", value: model.notes.recommended_settings })) : null,
+      isTag && model.settings_problem ? make("p", { class: "at-models-note" }, `These settings are not offered: ${model.settings_problem}`) : null,
       model.may_override_prediction ? field("prediction_type", "What it predicts", prediction) : null,
       area("notes", "Notes", 3), make("button", { type: "submit", class: "at-tool" }, "Save notes"));
     node.addEventListener("submit", (event) => {

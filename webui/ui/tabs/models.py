@@ -11,4 +11,4 @@ def build_models() -> None:
     with gr.Column(elem_classes="at-models-tab"):
         GetModels(elem_id="get_models")
         ModelTools(elem_id="model_tools")
-        ModelsSlot(always=True, elem_id="models_browser")
+        ModelsSlot(elem_id="models_browser")
