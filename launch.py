@@ -127,7 +127,7 @@ def check_python(version: Sequence[int]) -> None:
 def start(arguments: Sequence[str]) -> int:
     """Makes sure that the environment fits the lock, then becomes the program (or the tests)."""
     testing = list(arguments[:1]) == ["test"]
-    venv = Path(os.environ.get("ATELIER_VENV") or CHECKOUT / ".venv").expanduser().absolute()
+    venv = environment_folder()
     lock = TEST_LOCK if testing else APP_LOCK
     build = torch_build()
     if not is_ready(venv, lock, build):
@@ -141,6 +141,12 @@ def start(arguments: Sequence[str]) -> int:
         os.chdir(CHECKOUT)
         return hand_over([str(python_of(venv)), "-m", "pytest", *arguments[1:]])
     return hand_over([str(python_of(venv)), "-m", "webui", *arguments])
+
+
+def environment_folder() -> Path:
+    """Where the environment is or will be; a link is followed, since Python makes no environment in one."""
+    venv = Path(os.environ.get("ATELIER_VENV") or CHECKOUT / ".venv").expanduser().absolute()
+    return venv.resolve() if venv.is_symlink() else venv
 
 
 # -- Is there anything to do? ------------------------------------------------------------------------------------------
@@ -217,6 +223,7 @@ def torch_build() -> str:
 @contextlib.contextmanager
 def guarded(venv: Path) -> Iterator[int]:
     """The right to change the environment, as the descriptor of a locked file. Waits for other starts."""
+    check_ours(venv)
     try:
         venv.mkdir(parents=True, exist_ok=True)
         guard = os.open(venv / GUARD, os.O_RDWR | os.O_CREAT, 0o644)
@@ -233,6 +240,15 @@ def guarded(venv: Path) -> Iterator[int]:
         yield guard
     finally:
         os.close(guard)
+
+
+def check_ours(venv: Path) -> None:
+    """Raises SetupError if `venv` is elsewhere and holds what this program did not make: a set-up could delete it."""
+    if venv == CHECKOUT / ".venv" or not venv.is_dir() or (venv / GUARD).exists() or (venv / STAMP).exists():
+        return
+    if found := sorted(path.name for path in venv.iterdir()):
+        message = f"the folder {venv} holds '{found[0]}', which this program did not make."
+        raise SetupError(message, "Set ATELIER_VENV to a folder that is new or empty. Nothing was changed.")
 
 
 def locked(guard: int) -> bool:

@@ -269,6 +269,23 @@ def test_an_environment_can_be_put_elsewhere(installed: Checkout, tmp_path: Path
     assert not installed.venv.exists()
 
 
+def test_a_linked_environment_is_used_where_it_is(installed: Checkout, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    installed.venv.rename(elsewhere)
+    stamp = json.loads((elsewhere / "atelier.json").read_text("utf-8"))
+    (elsewhere / "atelier.json").write_text(json.dumps({**stamp, "venv": str(elsewhere)}))
+    installed.venv.symlink_to(elsewhere)
+    done = installed.start()
+    assert report(done)["prefix"] == str(elsewhere)
+    assert "[1/3]" not in done.stdout
+
+
+def test_a_link_to_an_empty_folder_gets_the_environment(checkout: Checkout, tmp_path: Path) -> None:
+    (tmp_path / "large disk").mkdir()
+    checkout.venv.symlink_to(tmp_path / "large disk")
+    assert report(checkout.start())["prefix"] == str(tmp_path / "large disk")
+
+
 # -- What is wrong, and what to do -------------------------------------------------------------------------------------
 
 
@@ -278,6 +295,23 @@ def test_help_answers_before_the_set_up(checkout: Checkout) -> None:
     assert "Not set up yet" in done.stdout
     assert "python launch.py generate" in done.stdout
     assert not checkout.venv.exists()
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_folder_with_something_else_in_it_stays_as_it_is(checkout: Checkout, tmp_path: Path, linked: bool) -> None:
+    """Another program's environment, or somebody's documents."""
+    folder = tmp_path / "documents"
+    folder.mkdir()
+    (folder / "letter.txt").write_text("Dear")
+    (folder / "pyvenv.cfg").write_text("home = /usr/bin\n")
+    if linked:
+        checkout.venv.symlink_to(folder)
+    done = checkout.start(**({} if linked else {"ATELIER_VENV": str(folder)}))
+    assert done.returncode == 1
+    assert f"{folder} holds 'letter.txt'" in done.stderr
+    assert "ATELIER_VENV" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert sorted(path.name for path in folder.iterdir()) == ["letter.txt", "pyvenv.cfg"]
 
 
 def test_a_folder_that_cannot_be_written_is_named(checkout: Checkout) -> None:
