@@ -3,6 +3,7 @@
 import io
 import re
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -93,12 +94,18 @@ def test_interrupting_keeps_the_finished_picture(user: User, gate: Gate) -> None
     user.finish()
 
 
+def heard(user: User, action: str) -> AbstractContextManager[object]:
+    """Until the server has answered `action`: only then may the job get on."""
+    return user.page.expect_response(lambda response: response.url.endswith(f"/{action}"))
+
+
 def test_skipping_goes_on_with_the_next_picture(user: User, gate: Gate) -> None:
     user.set_number("batch_count", 2)
     gate.hold(after_steps=5)
     user.generate()
     expect(user.results.get_by_role("status")).to_contain_text("Step 5 of 40")
-    user.press("skip")
+    with heard(user, "skip"):
+        user.press("skip")
     gate.release()
     user.expect_state("finished", pictures="1", index="1")
 
@@ -348,7 +355,8 @@ def test_keys_generate_skip_and_interrupt(user: User, gate: Gate) -> None:
     user.prompt().press("Control+Enter")
     user.expect_state("running")
     expect(user.results.get_by_role("status")).to_contain_text("Step 2 of 40")
-    user.prompt().press("Alt+Enter")
+    with heard(user, "skip"):
+        user.prompt().press("Alt+Enter")
     gate.hold(after_steps=3)
     expect(user.results.get_by_role("status")).to_contain_text("Step 23 of 40")
     user.prompt().press("Escape")
