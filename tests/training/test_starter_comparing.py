@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.training.starter_helpers import tiny_denoiser
 from tests.training.test_starter_training import ALONE, TINY
 from webui.training.starter.comparing import (
     CANDIDATES,
@@ -29,9 +30,10 @@ from webui.training.starter.diffusion import (
     alphas_cumprod,
     noise_and_target,
 )
+from webui.training.starter.evaluate import Exported
 from webui.training.starter.judge import CONCEPT_NAMES, Judge, judge_pictures
 from webui.training.starter.latents import LatentSet
-from webui.training.starter.networks import LATENT_FACTOR, build_text_encoder, build_unet, build_vae
+from webui.training.starter.networks import LATENT_FACTOR, build_vae
 from webui.training.starter.prompts import compared_prompts, object_prompts, pair_prompts
 from webui.training.starter.tokenizer import load_tokenizer
 
@@ -53,28 +55,22 @@ def task(starter_dir: Path) -> Task:
     return Task(
         pool=latents(),
         held_out=latents(),
-        tokenizer=tokenizer,
-        vae=build_vae(TINY),
+        starter=Exported(
+            denoiser=tiny_denoiser(TINY, tokenizer),
+            vae=build_vae(TINY),
+            tokenizer=tokenizer,
+            prediction_type="v_prediction",
+        ),
         judge=Judge((16, 32, 32)),
         concepts=compared_concepts()[:2],
     )
-
-
-def _tiny(task: Task) -> Denoiser:
-    tokens = task.tokenizer
-    assert isinstance(tokens.bos_token_id, int)
-    assert isinstance(tokens.eos_token_id, int)
-    text_encoder = build_text_encoder(
-        TINY, vocab_size=len(tokens), bos_token_id=tokens.bos_token_id, eos_token_id=tokens.eos_token_id
-    )
-    return Denoiser(build_unet(TINY), text_encoder)
 
 
 class Knowing(Denoiser):
     """Says what is right of `task`'s held-out pictures; `miss` is added to what it says of the clean latent."""
 
     def __init__(self, task: Task, prediction_type: PredictionType, miss: float = 0.0) -> None:
-        super().__init__(*_tiny(task).children())
+        super().__init__(*tiny_denoiser(TINY, task.starter.tokenizer).children())
         self.clean = torch.from_numpy(task.held_out.latents).float()
         self.prediction_type, self.miss = prediction_type, miss
 
@@ -140,7 +136,13 @@ def test_a_candidate_is_trained_measured_and_written_down(task: Task, tmp_path: 
         candidate = replace(CANDIDATES[name], recipe=replace(CANDIDATES[name].recipe, batch_size=4))
         torch.manual_seed(candidate.seed)
         figures[name] = run_candidate(
-            _tiny(task), candidate, task, num_samples=8, ranks=ALONE, folder=tmp_path, name=name
+            tiny_denoiser(TINY, task.starter.tokenizer),
+            candidate,
+            task,
+            num_samples=8,
+            ranks=ALONE,
+            folder=tmp_path,
+            name=name,
         )
         told = json.loads((tmp_path / f"{name}.json").read_text())
         assert told["object"] == figures[name]["object"]

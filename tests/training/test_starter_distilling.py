@@ -9,13 +9,14 @@ import torch
 from diffusers import DPMSolverMultistepScheduler
 
 from tests.training.networks.parts import SmallModel, largest_difference, randomise
+from tests.training.starter_helpers import tiny_denoiser
 from tests.training.test_starter_training import ALONE, PLAN, TINY, Interrupted
 from webui.library.catalog import Library
 from webui.pipeline.adapters.reading import read_adapter
 from webui.pipeline.sources import open_checkpoint
 from webui.training.networks.adapter import AdapterNetwork
 from webui.training.starter.concepts import CONCEPTS
-from webui.training.starter.diffusion import Denoiser, alphas_cumprod, noise_and_target, scheduler
+from webui.training.starter.diffusion import alphas_cumprod, noise_and_target, scheduler
 from webui.training.starter.distilling import (
     BASE,
     NETWORK,
@@ -38,7 +39,7 @@ from webui.training.starter.lessons import (
     load_lessons,
     noise_levels,
 )
-from webui.training.starter.networks import build_text_encoder, build_unet, build_vae
+from webui.training.starter.networks import build_vae
 from webui.training.starter.prompts import object_prompts, pair_prompts
 from webui.training.starter.tokenizer import load_tokenizer
 
@@ -50,13 +51,8 @@ def _tiny(folder: Path) -> Exported:
     """Random networks with the starter's vocabulary."""
     torch.manual_seed(0)
     tokenizer = load_tokenizer(folder / "tokenizer")
-    assert isinstance(tokenizer.bos_token_id, int)
-    assert isinstance(tokenizer.eos_token_id, int)
-    text_encoder = build_text_encoder(
-        TINY, vocab_size=len(tokenizer), bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id
-    )
     return Exported(
-        denoiser=Denoiser(build_unet(TINY), text_encoder).eval(),
+        denoiser=tiny_denoiser(TINY, tokenizer).eval(),
         vae=build_vae(TINY),
         tokenizer=tokenizer,
         prediction_type="v_prediction",

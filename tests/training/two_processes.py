@@ -1,6 +1,5 @@
 """A run in two processes, for the test: `python two_processes.py MODELS_DIR OUT PORT`. Imports once, then forks."""
 
-import os
 import sys
 from pathlib import Path
 
@@ -9,28 +8,13 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def main() -> None:
     sys.path.insert(0, str(ROOT))
-    import torch
-
     from tests.training import loop_helpers  # noqa: F401  (imported before the fork, for both)
+    from tests.training.forked import in_two_processes
 
-    torch.set_num_threads(1)
-    child = os.fork()
-    rank = 0 if child else 1
-    try:
-        train(rank, Path(sys.argv[1]), Path(sys.argv[2]), port=sys.argv[3])
-    except BaseException:
-        if child:
-            raise
-        import traceback
-
-        traceback.print_exc()
-        os._exit(1)
-    if not child:
-        os._exit(0)
-    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    sys.exit(in_two_processes(lambda rank: train(rank, Path(sys.argv[1]), Path(sys.argv[2])), port=sys.argv[3]))
 
 
-def train(rank: int, models: Path, out: Path, *, port: str) -> None:
+def train(rank: int, models: Path, out: Path) -> None:
     import torch
 
     from tests.training.loop_helpers import a_run, config
@@ -39,8 +23,6 @@ def train(rank: int, models: Path, out: Path, *, port: str) -> None:
     from webui.pipeline.manager import PipelineManager
     from webui.training.ranks import this_rank
 
-    one = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    os.environ.update(one, MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
     ranks = this_rank(cpu=True)
     device = Device(torch_device=torch.device("cpu"), dtype=torch.float32, images_at_once=False)
     model = PipelineManager(Library([models], out / f"cache-{rank}"), device).load("tiny")

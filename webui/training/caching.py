@@ -48,6 +48,11 @@ class TensorCache:
             return self._from_disk(key, make)
         return self._from_memory(key, make)
 
+    @property
+    def outlives_run(self) -> bool:
+        """Whether another run may find what is kept, so that a key has to tell all that decides it."""
+        return self._where == "disk"
+
     def path(self, key: str) -> Path:
         name = hashlib.sha256(key.encode()).hexdigest()
         return self._folder / name[:2] / f"{name}.safetensors"

@@ -48,7 +48,9 @@ class Captions:
         self._lasting = frozenset(lasting)
         self._autocast = autocast
         self._device = encoder.encoders[0].device
-        self._weights = "" if live else weights_digest(*(each.model for each in encoder.encoders))
+        self._weights = ""
+        if cache.outlives_run and not live:  # reads gigabytes
+            self._weights = weights_digest(*(each.model for each in encoder.encoders))
 
     def __call__(self, captions: Sequence[str]) -> EncodedPrompt:
         """One row per caption, with gradients where something is trained."""
@@ -67,7 +69,9 @@ class Captions:
             report(done, len(self._lasting))
 
     def _of(self, caption: str) -> EncodedPrompt:
-        kept = self._cache.get(self._key(caption), lambda: self._encoded(caption), passing=caption not in self._lasting)
+        passing = caption not in self._lasting
+        key = self._key(caption) if self._cache.outlives_run and not passing else caption
+        kept = self._cache.get(key, lambda: self._encoded(caption), passing=passing)
         pooled = kept.get("pooled")
         return EncodedPrompt(
             context=kept["context"].to(self._device), pooled=None if pooled is None else pooled.to(self._device)

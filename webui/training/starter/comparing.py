@@ -8,26 +8,23 @@ every prediction type.
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
 from torch import nn
-from transformers import CLIPTokenizer
 
 from webui.training.starter.concepts import CONCEPTS
 from webui.training.starter.diffusion import Denoiser, Recipe, alphas_cumprod, noise_and_target, train_denoiser
 from webui.training.starter.distilling import clean_latent
-from webui.training.starter.evaluate import border_colour, write_sheet
-from webui.training.starter.judge import Judge, judge_pictures
-from webui.training.starter.latents import UNIT, LatentSet, Shard
+from webui.training.starter.evaluate import Exported, obeyed, write_sheet
+from webui.training.starter.judge import Judge
+from webui.training.starter.latents import LatentSet, Shard
 from webui.training.starter.loop import Plan
-from webui.training.starter.prompts import COMPARED_TURNS, Prompt, compared_prompts
+from webui.training.starter.prompts import COMPARED_TURNS, compared_prompts
 from webui.training.starter.ranks import Ranks
-from webui.training.starter.sampling import sample
 from webui.training.starter.tokenizer import encode
 
 SIZE_PX = 128
@@ -38,7 +35,6 @@ NUM_HELD_OUT = 256
 TIMESTEPS = (100, 300, 500, 700, 900)
 CONCEPTS_SEED, NOISE_SEED = 90_000, 91_000
 GUIDANCE_SCALE = 3.0
-PROMPTS_AT_ONCE = 16
 BATCH_SIZE = 32
 AVERAGED_SHARE = 0.06  # of the steps, by the averaged weights
 
@@ -75,12 +71,11 @@ def compared_concepts() -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """What every candidate learns from and is measured with; `vae` makes latents of unit variance."""
+    """What every candidate learns from and is measured with, with the autoencoder and the words of `starter`."""
 
     pool: LatentSet
     held_out: LatentSet
-    tokenizer: CLIPTokenizer
-    vae: AutoencoderKL
+    starter: Exported
     judge: Judge
     concepts: tuple[str, ...] = field(default_factory=compared_concepts)
 
@@ -102,7 +97,7 @@ def run_candidate(
     denoiser: Denoiser, candidate: Candidate, task: Task, *, num_samples: int, ranks: Ranks, folder: Path, name: str
 ) -> dict[str, Any]:
     """Train `denoiser` and measure it; leaves its state and a contact sheet in `folder`, and its figures as JSON."""
-    empty_ids = encode(task.tokenizer, [""])[0]
+    empty_ids = encode(task.starter.tokenizer, [""])[0]
     plan, began = plan_of(candidate, num_samples), time.process_time()
     averaged = train_denoiser(
         denoiser,
@@ -117,17 +112,17 @@ def run_candidate(
     )
     assert isinstance(averaged, Denoiser)
     processor_s = time.process_time() - began
-    averaged.eval()
+    drawing = replace(task.starter, denoiser=averaged.eval(), prediction_type=candidate.recipe.prediction_type)
     prompts = compared_prompts(task.concepts)
-    pictures = _draw(averaged, prompts, task, candidate.recipe)
+    pictures = drawing.draw(
+        [prompt.text for prompt in prompts],
+        [prompt.seed for prompt in prompts],
+        guidance_scale=GUIDANCE_SCALE,
+        size_px=SIZE_PX,
+    )
     write_sheet(pictures, folder / f"{name}.png", columns=COMPARED_TURNS)
-    verdicts = judge_pictures(task.judge, pictures, among=task.concepts)
     figures = {
-        "object": _share([seen.concept == prompt.concepts[0] for prompt, seen in zip(prompts, verdicts, strict=True)]),
-        "style": _share([seen.style == prompt.style for prompt, seen in zip(prompts, verdicts, strict=True)]),
-        "background": _share(
-            [border_colour(picture) == prompt.colour for prompt, picture in zip(prompts, pictures, strict=True)]
-        ),
+        **obeyed(task.judge, prompts, pictures, task.concepts),
         "error of the clean latent": held_out_errors(averaged, task, candidate.recipe, ranks.device),
         "processor seconds per step": processor_s / plan.num_steps,
         "candidate": asdict(candidate),
@@ -154,29 +149,3 @@ def held_out_errors(denoiser: nn.Module, task: Task, recipe: Recipe, device: tor
         found = clean_latent(noisy, predicted, ((1 - level) / level).sqrt(), recipe.prediction_type)
         errors[t] = float((found - clean).square().mean().sqrt())
     return errors
-
-
-def _draw(denoiser: Denoiser, prompts: tuple[Prompt, ...], task: Task, recipe: Recipe) -> np.ndarray[Any, Any]:
-    token_ids = torch.from_numpy(encode(task.tokenizer, [prompt.text for prompt in prompts]).astype(np.int64))
-    empty_ids = torch.from_numpy(encode(task.tokenizer, [""]).astype(np.int64))
-    rows = range(0, len(prompts), PROMPTS_AT_ONCE)
-    return np.concatenate(
-        [
-            sample(
-                denoiser,
-                task.vae,
-                UNIT,
-                token_ids[row : row + PROMPTS_AT_ONCE],
-                empty_ids,
-                [prompt.seed for prompt in prompts[row : row + PROMPTS_AT_ONCE]],
-                prediction_type=recipe.prediction_type,
-                size_px=SIZE_PX,
-                guidance_scale=GUIDANCE_SCALE,
-            )
-            for row in rows
-        ]
-    )
-
-
-def _share(hits: list[bool]) -> float:
-    return float(np.mean(hits))

@@ -5,6 +5,7 @@ nearest (CIE Lab) to the median of the border, sharpness by the mean gradient of
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -18,7 +19,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from webui.training.starter.backgrounds import Pixels
 from webui.training.starter.diffusion import Denoiser, PredictionType
-from webui.training.starter.judge import Judge, judge_pairs, judge_pictures
+from webui.training.starter.judge import CONCEPT_NAMES, Judge, judge_pairs, judge_pictures, share
 from webui.training.starter.latents import Affine
 from webui.training.starter.networks import LATENT_FACTOR, SCALING_FACTOR
 from webui.training.starter.prompts import PAIR_PLACES, Prompt, object_prompts, pair_prompts
@@ -59,8 +60,16 @@ class Exported:
             prediction_type=schedule["prediction_type"],
         )
 
-    def draw(self, prompts: list[str], seeds: list[int], *, guidance_scale: float, negative_prompt: str = "") -> Pixels:
-        """One picture per prompt, 20 steps: uint8 (B, H, W, 3) of the native size."""
+    def draw(
+        self,
+        prompts: list[str],
+        seeds: list[int],
+        *,
+        guidance_scale: float,
+        negative_prompt: str = "",
+        size_px: int | None = None,
+    ) -> Pixels:
+        """One picture per prompt, 20 steps: uint8 (B, H, W, 3) of `size_px`, or of the native size."""
         affine = Affine((0.0,) * 4, (1 / SCALING_FACTOR,) * 4)
         negative_ids = self._ids([negative_prompt])
         pictures = []
@@ -76,7 +85,7 @@ class Exported:
                     negative_ids,
                     seeds[few],
                     prediction_type=self.prediction_type,
-                    size_px=self.denoiser.unet.config.sample_size * LATENT_FACTOR,
+                    size_px=size_px or self.denoiser.unet.config.sample_size * LATENT_FACTOR,
                     guidance_scale=guidance_scale,
                 )
             )
@@ -97,16 +106,25 @@ def evaluate(exported: Exported, judge: Judge, *, sheets: Path, guidance_scale: 
     write_sheet(paired[:32], sheets / "pairs.png")
     write_sheet(np.stack([plain[:16], negative[:16]], axis=1).reshape(-1, *plain.shape[1:]), sheets / "negative.png")
     sharper = [sharpness(after) > sharpness(before) for before, after in zip(plain, negative, strict=True)]
-    verdicts = judge_pictures(judge, pictures)
     seen_pairs = judge_pairs(judge, paired, PAIR_PLACES)
     return {
-        "object": _share([prompt.concepts[0] == seen.concept for prompt, seen in zip(objects, verdicts, strict=True)]),
-        "background": _share(
-            [prompt.colour == border_colour(picture) for prompt, picture in zip(objects, pictures, strict=True)]
+        **obeyed(judge, objects, pictures),
+        "two objects": share([set(prompt.concepts) == seen for prompt, seen in zip(pairs, seen_pairs, strict=True)]),
+        "sharper with a negative prompt": share(sharper),
+    }
+
+
+def obeyed(
+    judge: Judge, prompts: Sequence[Prompt], pictures: Pixels, among: Sequence[str] = CONCEPT_NAMES
+) -> dict[str, float]:
+    """Shares of `pictures` of one object each that are as `prompts` say; the judge names one `among` some concepts."""
+    verdicts = judge_pictures(judge, pictures, among)
+    return {
+        "object": share([prompt.concepts[0] == seen.concept for prompt, seen in zip(prompts, verdicts, strict=True)]),
+        "background": share(
+            [prompt.colour == border_colour(picture) for prompt, picture in zip(prompts, pictures, strict=True)]
         ),
-        "style": _share([prompt.style == seen.style for prompt, seen in zip(objects, verdicts, strict=True)]),
-        "two objects": _share([set(prompt.concepts) == seen for prompt, seen in zip(pairs, seen_pairs, strict=True)]),
-        "sharper with a negative prompt": _share(sharper),
+        "style": share([prompt.style == seen.style for prompt, seen in zip(prompts, verdicts, strict=True)]),
     }
 
 
@@ -150,7 +168,3 @@ def _draw(exported: Exported, prompts: tuple[Prompt, ...], guidance_scale: float
         guidance_scale=guidance_scale,
         negative_prompt=negative_prompt,
     )
-
-
-def _share(hits: list[bool]) -> float:
-    return float(np.mean(hits))

@@ -33,10 +33,9 @@ from webui.training.starter.inpainting import (
 )
 from webui.training.starter.latents import UNIT, compose_shard, encode_shard, load_pool
 from webui.training.starter.lessons import draw_lessons, lesson_shards, load_lessons
-from webui.training.starter.loop import Plan
 from webui.training.starter.ranks import Ranks
 from webui.training.starter.sprites import Packages, load_sprites
-from webui.training.starter.stage_options import clock_of
+from webui.training.starter.stage_options import plan_for
 from webui.training.starter.tokenizer import caption_lines, encode, load_tokenizer
 from webui.training.starter.word_rows import (
     WordRows,
@@ -71,14 +70,8 @@ def run_inpaint(work: WorkDir, options: argparse.Namespace, ranks: Ranks) -> Non
         for folder in options.export_dir:
             export_inpainting(folder, starter=options.start_from, unet=averaged, provenance={"inpaint_steps": step})
 
-    plan = Plan(
-        num_steps=options.inpaint_steps,
-        learning_rate=options.inpaint_rate,
-        warmup_steps=50,
-        cooldown_steps=options.inpaint_steps // 2,
-        ema_decay=options.unet_ema_decay,
-        checkpoint_every_s=options.checkpoint_every_s,
-        clock=clock_of(options),
+    plan = plan_for(
+        options, options.inpaint_steps, options.inpaint_rate, warmup_steps=50, ema_decay=options.unet_ema_decay
     )
     train_inpainting(
         Denoiser(widened(starter.denoiser.unet), starter.denoiser.text_encoder.requires_grad_(False)),
@@ -129,15 +122,7 @@ def run_words(work: WorkDir, options: argparse.Namespace, ranks: Ranks) -> None:
                 provenance={"words_steps": step},
             )
 
-    plan = Plan(
-        num_steps=options.words_steps,
-        learning_rate=options.words_rate,
-        warmup_steps=10,
-        cooldown_steps=options.words_steps // 2,
-        ema_decay=0.95,
-        checkpoint_every_s=options.checkpoint_every_s,
-        clock=clock_of(options),
-    )
+    plan = plan_for(options, options.words_steps, options.words_rate, warmup_steps=10, ema_decay=0.95)
     train_words(
         starter.denoiser,
         words,
@@ -163,14 +148,8 @@ def run_distill(work: WorkDir, options: argparse.Namespace, ranks: Ranks) -> Non
         for folder in options.export_dir:
             write_few_steps(folder, adapter, step=step, base_name=options.start_from.name)
 
-    plan = Plan(
-        num_steps=options.distill_steps,
-        learning_rate=options.distill_rate,
-        warmup_steps=10,
-        cooldown_steps=options.distill_steps // 2,
-        ema_decay=options.unet_ema_decay,
-        checkpoint_every_s=options.checkpoint_every_s,
-        clock=clock_of(options),
+    plan = plan_for(
+        options, options.distill_steps, options.distill_rate, warmup_steps=10, ema_decay=options.unet_ema_decay
     )
     distill(
         starter,
@@ -190,8 +169,7 @@ def run_compare(work: WorkDir, options: argparse.Namespace, ranks: Ranks) -> Non
     The autoencoder and the words are those of the exported model `--start-from`; needs the judge. Recipes whose
     figures are there already are not run again.
     """
-    tokenizer = load_tokenizer(options.start_from / "tokenizer")
-    concepts = compared_concepts()
+    starter, concepts = Exported.load(options.start_from, ranks.device), compared_concepts()
     sprites = {
         key: sprite for key, sprite in load_sprites(Packages.fetch(work.packages)).items() if key.concept in concepts
     }
@@ -199,19 +177,19 @@ def run_compare(work: WorkDir, options: argparse.Namespace, ranks: Ranks) -> Non
 
     def make(position: int, path: Path) -> None:
         composed = compose_shard(
-            shards[position], sprites, tokenize=lambda captions: encode(tokenizer, captions), seed=options.seed
+            shards[position], sprites, tokenize=lambda captions: encode(starter.tokenizer, captions), seed=options.seed
         )
         encode_shard(path, composed, vae)
 
     _make_missing([shard.path(work.compared) for shard in shards], make, ranks)
     pool, held_out = (load_pool(work.compared, some, UNIT)[SIZE_PX, SIZE_PX] for some in (SHARDS, (HELD_OUT,)))
-    task = Task(pool=pool, held_out=held_out, tokenizer=tokenizer, vae=vae, judge=work.judge().to(ranks.device))
+    task = Task(pool=pool, held_out=held_out, starter=starter, judge=work.judge().to(ranks.device))
     for name, candidate in list(CANDIDATES.items())[ranks.index :: ranks.count]:
         if (work.compared / f"{name}.json").exists():
             continue
         torch.manual_seed(candidate.seed)
         figures = run_candidate(
-            build_denoiser(tokenizer),
+            build_denoiser(starter.tokenizer),
             candidate,
             task,
             num_samples=options.compare_samples,

@@ -150,9 +150,9 @@ def measure_judge(judge: Judge, sprites: Sprites, *, count: int) -> dict[str, fl
             (seen,) = judge_pairs(judge, render(layout, sprites, *_CANVAS)[None], (first.place, second.place))
             both.append(seen == _names(layout))
     return {
-        "object": _share([one.concept == seen.concept for one, seen in zip(shown, verdicts, strict=True)]),
-        "two objects": _share(both),
-        "style": _share([one.style == seen.style for one, seen in zip(shown, verdicts, strict=True)]),
+        "object": share([one.concept == seen.concept for one, seen in zip(shown, verdicts, strict=True)]),
+        "two objects": share(both),
+        "style": share([one.style == seen.style for one, seen in zip(shown, verdicts, strict=True)]),
     }
 
 
@@ -171,7 +171,8 @@ def _names(layout: Layout) -> set[str]:
     return {placed.sprite.concept for placed in layout.objects}
 
 
-def _share(hits: list[bool]) -> float:
+def share(hits: Sequence[bool]) -> float:
+    """How many of them are true."""
     return float(np.mean(hits))
 
 

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 from webui.training.starter.diffusion import PREDICTION_TYPES
-from webui.training.starter.loop import Clock
+from webui.training.starter.loop import Clock, Plan
 
 STAGES = ("vae", "sharpen", "encode", "unet", "export", "judge", "evaluate")
 LATER_STAGES = ("inpaint", "words", "distill", "compare")
@@ -15,10 +15,29 @@ DATA_STAGES = ("photos",)
 TRAINED_STAGES = ("vae", "sharpen", "encode", "unet", "judge", *LATER_STAGES)
 
 
-def clock_of(options: argparse.Namespace) -> Clock | None:
-    """The end of a run that `--seconds` limits."""
+def plan_for(
+    options: argparse.Namespace,
+    num_steps: int,
+    learning_rate: float,
+    *,
+    warmup_steps: int = 30,
+    cooldown_steps: int | None = None,
+    ema_decay: float = 0.99,
+) -> Plan:
+    """A stage's plan, with what the options say of all stages. If nothing is said, the rate falls over half of it.
+
+    `--seconds` ends it before its last step.
+    """
     length_s = options.seconds
-    return Clock(options.started + length_s, length_s, options.cooldown_seconds) if length_s else None
+    return Plan(
+        num_steps=num_steps,
+        learning_rate=learning_rate,
+        warmup_steps=warmup_steps,
+        cooldown_steps=num_steps // 2 if cooldown_steps is None else cooldown_steps,
+        ema_decay=ema_decay,
+        checkpoint_every_s=options.checkpoint_every_s,
+        clock=Clock(options.started + length_s, length_s, options.cooldown_seconds) if length_s else None,
+    )
 
 
 def options_parser(description: str | None) -> argparse.ArgumentParser:

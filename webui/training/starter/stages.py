@@ -26,7 +26,6 @@ from webui.training.starter.exported_stages import run_compare, run_distill, run
 from webui.training.starter.feed import Feed
 from webui.training.starter.judge import Judge, judge_pictures, measure_judge, train_judge
 from webui.training.starter.latents import compose_shard, encode_shard, load_pool, pool_shards
-from webui.training.starter.loop import Plan
 from webui.training.starter.networks import NATIVE_SIZE, Sizes, build_vae
 from webui.training.starter.prompts import watched_prompts
 from webui.training.starter.ranks import Ranks, is_one_of_several, join, launch
@@ -34,7 +33,7 @@ from webui.training.starter.sample_adapters import write_sample_sets
 from webui.training.starter.sampling import sample
 from webui.training.starter.sharpen import train_sharpening, with_sharpened_decoder
 from webui.training.starter.sprites import Packages, load_other_sprites, load_sprites
-from webui.training.starter.stage_options import STAGES, TRAINED_STAGES, clock_of, options_parser
+from webui.training.starter.stage_options import STAGES, TRAINED_STAGES, options_parser, plan_for
 from webui.training.starter.tokenizer import encode, load_tokenizer, training_lines, write_tokenizer
 from webui.training.starter.workdir import WorkDir, build_denoiser, load_denoiser
 
@@ -90,15 +89,7 @@ def _run_vae(work: WorkDir, options: argparse.Namespace, ranks: Ranks) -> None:
         assert isinstance(averaged, AutoencoderKL)
         measure(averaged, f"vae step {step}")
 
-    plan = Plan(
-        num_steps=options.vae_steps,
-        learning_rate=options.vae_rate,
-        warmup_steps=30,
-        cooldown_steps=round(options.vae_steps * 0.35),
-        ema_decay=0.99,
-        checkpoint_every_s=options.checkpoint_every_s,
-        clock=clock_of(options),
-    )
+    plan = plan_for(options, options.vae_steps, options.vae_rate, cooldown_steps=round(options.vae_steps * 0.35))
     vae_stage.train_vae(
         load_exported_vae(options.start_from) if options.start_from else build_vae(Sizes()),
         crops,
@@ -118,15 +109,7 @@ def _run_sharpen(work: WorkDir, options: argparse.Namespace, ranks: Ranks) -> No
         vae = with_sharpened_decoder(work.plain_vae(), averaged.state_dict()).to(ranks.device)
         measure(vae, f"sharpening step {step}")
 
-    plan = Plan(
-        num_steps=options.sharpen_steps,
-        learning_rate=options.sharpen_rate,
-        warmup_steps=30,
-        cooldown_steps=options.sharpen_steps // 2,
-        ema_decay=0.99,
-        checkpoint_every_s=options.checkpoint_every_s,
-        clock=clock_of(options),
-    )
+    plan = plan_for(options, options.sharpen_steps, options.sharpen_rate)
     train_sharpening(
         work.plain_vae(),
         crops,
@@ -198,14 +181,13 @@ def _run_unet(work: WorkDir, options: argparse.Namespace, ranks: Ranks) -> None:
             _write_export(work, options, averaged, step)
             exported_at = time.monotonic()
 
-    plan = Plan(
-        num_steps=options.unet_steps,
-        learning_rate=options.unet_rate,
+    plan = plan_for(
+        options,
+        options.unet_steps,
+        options.unet_rate,
         warmup_steps=50,
         cooldown_steps=options.unet_cooldown_steps,
         ema_decay=options.unet_ema_decay,
-        checkpoint_every_s=options.checkpoint_every_s,
-        clock=clock_of(options),
     )
     train_denoiser(
         load_denoiser(options.start_from, tokenizer) if options.start_from else build_denoiser(tokenizer),
@@ -267,15 +249,7 @@ def _run_judge(work: WorkDir, options: argparse.Namespace, ranks: Ranks) -> None
         assert isinstance(averaged, Judge)
         print(f"judge step {step}: {measure_judge(averaged, sprites, count=NUM_JUDGED)}", flush=True)
 
-    plan = Plan(
-        num_steps=options.judge_steps,
-        learning_rate=3e-3,
-        warmup_steps=30,
-        cooldown_steps=options.judge_steps // 2,
-        ema_decay=0.99,
-        checkpoint_every_s=options.checkpoint_every_s,
-        clock=clock_of(options),
-    )
+    plan = plan_for(options, options.judge_steps, 3e-3)
     train_judge(Judge(), sprites, plan, ranks=ranks, checkpoint=work.judge_state, on_checkpoint=report)
 
 
