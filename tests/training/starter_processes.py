@@ -25,7 +25,10 @@ def train(rank: int, out: Path) -> None:
     assert is_one_of_several()
     ranks = join()
     assert (ranks.index, ranks.count) == (rank, 2)
-    averaged = train_tiny_denoiser(out / "state" / f"{rank}.pt", ranks=ranks)
+    state = out / "state" / "state.pt"
+    train_tiny_denoiser(state, ranks=ranks)
+    ranks.wait()
+    averaged = train_tiny_denoiser(state, ranks=ranks)  # from the saved end: nothing is left to train
     torch.save(averaged.state_dict(), out / f"weights-{rank}.pt")
 
 

@@ -204,7 +204,7 @@ def test_processes_that_accelerate_starts_train_one_model(tmp_path: Path) -> Non
     assert all(torch.equal(tensor, second[name]) for name, tensor in first.items()), "both have the same weights"
     alone = train_tiny_denoiser(tmp_path / "alone.pt").state_dict()
     assert any(not torch.equal(tensor, first[name]) for name, tensor in alone.items()), "they saw other pictures"
-    assert [path.name for path in (tmp_path / "state").iterdir()] == ["0.pt"], "one process writes"
+    assert [path.name for path in (tmp_path / "state").iterdir()] == ["state.pt"], "one process writes"
 
 
 def test_what_runs_by_itself_needs_no_other(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -149,7 +149,8 @@ def join() -> Ranks:
         torch.set_float32_matmul_precision("high")
     else:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // count))
-    return Ranks(int(state.process_index), count, state.device)
+    # accelerate numbers a CPU as well, and torch.load knows no "cpu:0".
+    return Ranks(int(state.process_index), count, state.device if on_gpu else torch.device("cpu"))
 
 
 def average_gradients(module: nn.Module, ranks: Ranks, *, stop: bool) -> bool:
